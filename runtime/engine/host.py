@@ -1,0 +1,39 @@
+"""What an engine and a host promise; both ThreadHost and whatever tests put in its place keep it."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import anyio.abc
+
+from runtime.engine.commands import Command, Result
+from runtime.types import ModelFacts
+
+Deliver = Callable[[Result, float], None]
+"""Takes a result and the time it was ready (seconds, the host's clock). Called on the event loop; must not block."""
+
+
+class Engine(Protocol):
+    """Executes one command at a time, always in the thread that made it."""
+
+    def execute(self, command: Command) -> Result:
+        """Carry out `command`. Raises what went wrong: ModelError if the model is at fault, anything else
+        if not. After a raise the engine must not be used again."""
+        ...
+
+
+class Host(Protocol):
+    """Where an engine lives. Commands are executed in the order of submission; each is answered by exactly
+    one result, in the same order, unless the host dies first."""
+
+    async def run(self, *, task_status: anyio.abc.TaskStatus[ModelFacts]) -> None:
+        """Load the model, report its facts through `task_status`, then serve until cancelled.
+
+        Raises:
+            ModelError: the model cannot be loaded; do not try again.
+            EngineFault: the engine died.
+        """
+        ...
+
+    def submit(self, command: Command, deliver: Deliver) -> None:
+        """Hand over a command; `deliver` gets its result on the event loop, later."""
+        ...

@@ -1,0 +1,136 @@
+"""The plain values that every floor shares: ids, sampling settings, what a model is, what a step gives."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NewType
+
+RequestId = NewType("RequestId", str)
+"""What a client wants, once; unique for the life of the server."""
+
+SequenceId = NewType("SequenceId", int)
+"""What a worker advances: one run of a request in one life of the engine room."""
+
+KvHandle = NewType("KvHandle", int)
+"""A KV cache that the engine keeps after its sequence ended."""
+
+
+class FinishReason(StrEnum):
+    """Why the engine ended a row by itself."""
+
+    STOP = "stop"
+    """It produced one of the stop ids."""
+    LENGTH = "length"
+    """It produced `max_tokens` tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How one row chooses its tokens. Every row has its own; nothing here belongs to the batch.
+
+    The order is mlx-lm's: penalties and bias on the logits, then top-p, min-p and top-k on the distribution
+    that gives, then temperature. Randomness is a function of (seed, position) alone.
+    """
+
+    max_tokens: int
+    """How many tokens the row may produce in all, at least 1."""
+    stop_ids: frozenset[int] = frozenset()
+    """Token ids that end the row (the model's end-of-sequence ids)."""
+    temperature: float = 1.0
+    """0 is greedy."""
+    top_p: float = 1.0
+    top_k: int = 0
+    """0 is off."""
+    min_p: float = 0.0
+    seed: int = 0
+    repetition_penalty: float = 1.0
+    """Divides positive and multiplies negative logits of every id seen in prompt or output (CTRL, arXiv 1909.05858)."""
+    presence_penalty: float = 0.0
+    """Subtracted once from the logit of every id in the output (OpenAI's definition)."""
+    frequency_penalty: float = 0.0
+    """Subtracted from the logit of every id in the output, once per occurrence (OpenAI's definition)."""
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """(token id, bias) pairs, ids within the vocabulary: MLX does not check them, and a bad one is a SIGSEGV."""
+    top_logprobs: int | None = None
+    """None: no log-probabilities; n: those of the chosen token and of the n likeliest."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenOutput:
+    """One produced token. Log-probabilities are natural logarithms, of the distribution after penalties and
+    bias and before temperature and filters; None where the row did not ask."""
+
+    token_id: int
+    logprob: float | None = None
+    top_logprobs: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What the house needs to know of the loaded model, as the engine found it."""
+
+    context_tokens: int
+    """Tokens a sequence may hold, prompt and output together."""
+    vocab_size: int
+    """Rows of the output distribution: every id fed in or biased must be below it."""
+    kv_bytes_per_token: int
+    """Bytes one more token costs in the KV cache of one sequence."""
+    batchable: bool
+    """Whether the model's caches can be merged, so that more than one sequence runs at once."""
+    trimmable: bool
+    """Whether a cache can be cut back to a prefix, so that the prefix index may keep it."""
+    device: str
+    """`cpu`, `metal` or `cuda`."""
+    dtype: str
+    """The element type the model computes in."""
+    weight_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryUsage:
+    """Memory as the engine process sees it; all in bytes but the fraction."""
+
+    active_bytes: int
+    peak_bytes: int
+    cache_bytes: int
+    resident_bytes: int
+    system_total_bytes: int
+    system_used_fraction: float
+    """Used memory of the whole machine, 0 to 1."""
+
+
+class PressureLevel(StrEnum):
+    """How near the machine is to running out of memory."""
+
+    NORMAL = "normal"
+    WARN = "warn"
+    LIMIT = "limit"
+
+
+class MemoryAction(StrEnum):
+    """What the door does at PressureLevel.LIMIT."""
+
+    WARN = "warn"
+    REDUCE_CONTEXT = "reduce-context"
+    REJECT_NEW = "reject-new"
+
+
+class HitType(StrEnum):
+    """How much of a prompt the prefix cache held."""
+
+    EXACT = "exact"
+    PREFIX = "prefix"
+    SUPERSEQUENCE = "supersequence"
+    LCP = "lcp"
+    MISS = "miss"
+
+
+class CancelCause(StrEnum):
+    """Why a request was told to end early."""
+
+    CLIENT_LEFT = "client_left"
+    STOP_STRING = "stop_string"
+    """The text floor saw one of the request's stop strings."""
+    DEADLINE = "deadline"
+    STALLED = "stalled"
+    """The client stopped reading."""
+    SHUTDOWN = "shutdown"
