@@ -1,0 +1,27 @@
+"""The front desk: all that the text floor sees of the house."""
+
+from typing import Protocol
+
+from actors.messages import Request
+from actors.snapshots import HouseSnapshot
+from runtime.types import CancelCause, RequestId
+
+
+class FrontDesk(Protocol):
+    """Takes requests in. Nothing here waits; what becomes of a request comes back through its sink."""
+
+    def now(self) -> float:
+        """Seconds of the house's clock, for `Request.arrived_at` and `Request.deadline`."""
+        ...
+
+    def admit(self, requests: tuple[Request, ...]) -> None:
+        """Ask for all of `requests`, or none, to come in. Each gets Accepted and later one last word, or Rejected."""
+        ...
+
+    def cancel(self, request_id: RequestId, cause: CancelCause) -> None:
+        """End a request early; one that has ended, or was never let in, is ignored."""
+        ...
+
+    def snapshot(self) -> HouseSnapshot:
+        """The state of every actor between two handlers."""
+        ...

@@ -1,0 +1,93 @@
+"""The way back to a client: bounded, never blocking, with a place kept for the last word."""
+
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import Self
+
+import anyio
+
+from actors.messages import Finished, LastWord, Reply, TokensDecoded
+from runtime.types import RequestId
+
+
+class ReplySink:
+    """One request's end of a `Replies`; the actor that owns the request tells it what happens.
+
+    It is also the record of what was handed over: `delivered` is where the sequence goes on after an engine
+    restart, and `ended` says that nobody may speak any more.
+    """
+
+    def __init__(self, replies: "Replies", capacity: int) -> None:
+        self._replies = replies
+        self._capacity = capacity
+        self.unread = 0
+        self.taken = 0
+        """How many replies the client has taken so far; standing still with some unread is a stall."""
+        self.delivered: list[int] = []
+        """Output ids handed over, in order."""
+        self.ended = False
+
+    def offer(self, reply: Reply) -> bool:
+        """Send `reply` unless the client is `capacity` replies behind; say whether it was taken."""
+        if self.ended or self.unread >= self._capacity:
+            return False
+        self._send(reply)
+        return True
+
+    def last_word(self, reply: LastWord) -> None:
+        """Send the terminal reply, for which there is always room; a second one is a bug."""
+        if self.ended:
+            raise RuntimeError(f"{reply.request_id} already had its last word")
+        self._send(reply)
+        self.ended = True
+
+    def _send(self, reply: Reply) -> None:
+        if isinstance(reply, TokensDecoded | Finished):
+            self.delivered += [token.token_id for token in reply.tokens]
+        self.unread += 1
+        self._replies.put(reply)
+
+    def took(self) -> None:
+        self.unread -= 1
+        self.taken += 1
+
+
+class Replies:
+    """All replies to one HTTP call, in the order they were said; ends after the last word of every request.
+
+    Use it as a context manager: leaving it closes the channel, after which what is sent to it is dropped.
+    """
+
+    def __init__(self, capacity: int = 64) -> None:
+        self._capacity = capacity
+        self._sinks: dict[RequestId, ReplySink] = {}
+        # Bounded by the sinks: `capacity` replies and one last word each.
+        self._send, self._receive = anyio.create_memory_object_stream[Reply](float("inf"))
+
+    def sink(self, request_id: RequestId) -> ReplySink:
+        """The way back for one request of this call."""
+        self._sinks[request_id] = sink = ReplySink(self, self._capacity)
+        return sink
+
+    def put(self, reply: Reply) -> None:
+        try:
+            self._send.send_nowait(reply)
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+            pass  # The client has left; its Cancel is on the way.
+
+    async def __aiter__(self) -> AsyncIterator[Reply]:
+        open_requests = len(self._sinks)
+        while open_requests:
+            reply = await self._receive.receive()
+            self._sinks[reply.request_id].took()
+            open_requests -= isinstance(reply, LastWord)
+            yield reply
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._receive.close()
+        self._send.close()

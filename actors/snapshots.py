@@ -1,0 +1,128 @@
+"""What each actor shows of itself: plain values for /v1/status, /health and the dashboard."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from runtime.types import HitType, MemoryUsage, ModelFacts, PressureLevel, RequestId
+
+
+@dataclass(frozen=True, slots=True)
+class MailboxSnapshot:
+    depth: int
+    capacity: int
+    handled: int
+
+
+@dataclass(frozen=True, slots=True)
+class AdmitterSnapshot:
+    open_requests: tuple[RequestId, ...]
+    """Accepted and not yet closed, oldest first."""
+    credits: int
+    """How many may be open at once."""
+    draining: bool
+    pressure: PressureLevel
+    requests_closed: int
+    prompt_tokens: int
+    completion_tokens: int
+    peak_open: int
+    rejected: int
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerSnapshot:
+    waiting: tuple[RequestId, ...]
+    """The line, first to go first."""
+    prefilling: tuple[RequestId, ...]
+    decoding: tuple[RequestId, ...]
+    turns_under_way: tuple[str, ...]
+    prefill_turns: int
+    decode_steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillingSequence:
+    request_id: RequestId
+    done_tokens: int
+    total_tokens: int
+    cached_tokens: int
+    hit_type: HitType
+    max_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillSnapshot:
+    sequences: tuple[PrefillingSequence, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DecodingSequence:
+    request_id: RequestId
+    generated_tokens: int
+    max_tokens: int
+    unsent_tokens: int
+    """Produced, but not yet taken by the client."""
+    cached_tokens: int
+    hit_type: HitType
+    ttft_s: float | None
+    """From arrival to the first token; None before it."""
+    tokens_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeSnapshot:
+    sequences: tuple[DecodingSequence, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSnapshot:
+    budget_bytes: int
+    leased_bytes: int
+    stored_bytes: int
+    leases: int
+    entries: int
+    hits: int
+    lookups: int
+    evictions: int
+
+
+@dataclass(frozen=True, slots=True)
+class MonitorSnapshot:
+    level: PressureLevel
+    usage: MemoryUsage | None
+    """None until the engine has measured for the first time."""
+
+
+ActorSnapshot = (
+    AdmitterSnapshot | SchedulerSnapshot | PrefillSnapshot | DecodeSnapshot | CacheSnapshot | MonitorSnapshot
+)
+
+
+class RoomState(StrEnum):
+    """How the engine room is, for /health."""
+
+    LOADING = "loading"
+    READY = "ready"
+    RESTARTING = "restarting"
+
+
+@dataclass(frozen=True, slots=True)
+class HouseSnapshot:
+    """The whole house between two handlers."""
+
+    at: float
+    uptime_s: float
+    room: RoomState
+    restarts: dict[str, int]
+    """Per supervisor, since the start."""
+    facts: ModelFacts | None
+    """Of the loaded model; None while there is none."""
+    mailboxes: dict[str, MailboxSnapshot]
+    admitter: AdmitterSnapshot
+    scheduler: SchedulerSnapshot | None
+    """The engine room's actors are None while it is closed."""
+    prefill: PrefillSnapshot | None
+    decode: DecodeSnapshot | None
+    cache: CacheSnapshot | None
+    monitor: MonitorSnapshot | None
+    steps_executed: int
+    """Decode steps since the start, over all lives of the engine room."""

@@ -1,0 +1,158 @@
+"""Every setting, defined once: flag, environment variable, TOML key, help text and docs/settings.md follow."""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+
+from runtime.errors import SettingsError
+from runtime.types import MemoryAction
+
+Percent = Annotated[float, Gt(0), Le(100)]
+Positive = Annotated[float, Gt(0)]
+
+
+class Settings(BaseModel):
+    """What an operator can choose. `title` names the group a setting is shown under; `alias` another flag."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str | None = Field(
+        None,
+        title="Model",
+        description="an mlx-lm directory, a Hugging Face repository id or a GGUF file; "
+        "none serves the embedded SmolLM2-135M-Instruct",
+    )
+    trust_remote_code: bool = Field(False, title="Model", description="run model code that comes with the weights")
+
+    host: str = Field("127.0.0.1", title="Server", description="address to listen on")
+    port: Annotated[int, Ge(0), Le(65535)] = Field(8000, title="Server", description="port to listen on; 0 picks one")
+    localhost: bool = Field(False, title="Server", description="listen on 127.0.0.1, whatever --host says")
+    api_key: str | None = Field(None, title="Server", description="key that clients must send as Bearer or x-api-key")
+    max_body_mb: Positive = Field(16, title="Server", description="largest request body in MiB; beyond it 413")
+    strict_model_id: bool = Field(False, title="Server", description="refuse requests that name another model")
+    event_loop: Literal["asyncio", "trio"] = Field("asyncio", title="Server", description="event loop to run on")
+    drain_timeout: Annotated[float, Ge(0)] = Field(
+        30, title="Server", description="seconds that open requests have to end after SIGTERM"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", title="Server", description="least severe log lines to print"
+    )
+
+    timeout: Positive = Field(
+        300, title="Requests", alias="queue_timeout", description="a request's deadline in seconds, waiting included"
+    )
+    queue_size: Annotated[int, Ge(0)] = Field(
+        100, title="Requests", description="requests that may wait beyond those that run; more get 429"
+    )
+    max_concurrency: Annotated[int, Ge(1)] = Field(32, title="Requests", description="sequences that run at once")
+    max_tokens: Annotated[int, Ge(1)] = Field(
+        32768, title="Requests", description="output tokens when a request names none; bounded by the context"
+    )
+    default_temperature: Annotated[float, Ge(0), Le(2)] | None = Field(
+        None, title="Requests", description="temperature when a request names none (the APIs' own default otherwise)"
+    )
+    default_top_p: Annotated[float, Ge(0), Le(1)] | None = Field(
+        None, title="Requests", description="top_p when a request names none (the APIs' own default otherwise)"
+    )
+    stream_interval: Annotated[int, Ge(1)] = Field(1, title="Requests", description="tokens per streamed chunk")
+    stall_timeout: Positive = Field(
+        60, title="Requests", description="seconds after which a client that reads nothing is cancelled"
+    )
+
+    prefill_chunk: Annotated[int, Ge(1)] = Field(
+        512, title="Engine", description="prompt tokens per engine turn; running streams advance between turns"
+    )
+    cache_memory_mb: Annotated[int, Ge(0)] | None = Field(
+        None, title="Cache", description="MiB the prefix cache may keep; 0 turns it off"
+    )
+    cache_memory_percent: Annotated[float, Ge(0), Le(1)] = Field(
+        0.20, title="Cache", description="the same as a fraction of RAM, where --cache-memory-mb is not set"
+    )
+
+    memory_warn_threshold: Percent = Field(70.0, title="Memory", description="percent of RAM in use that is a warning")
+    memory_limit_threshold: Percent = Field(85.0, title="Memory", description="percent of RAM in use that is the limit")
+    memory_action: MemoryAction = Field(
+        MemoryAction.WARN,
+        title="Memory",
+        description="at the limit: log, halve new requests' max tokens, or 503",
+    )
+    memory_monitor_interval: Positive = Field(5.0, title="Memory", description="seconds between two measurements")
+
+    @model_validator(mode="after")
+    def _limit_exceeds_warn(self) -> "Settings":
+        if self.memory_limit_threshold <= self.memory_warn_threshold:
+            raise ValueError("memory_limit_threshold must exceed memory_warn_threshold")
+        return self
+
+
+def flag(name: str) -> str:
+    """The command line's spelling of a setting."""
+    return "--" + name.replace("_", "-")
+
+
+def variable(name: str) -> str:
+    """The environment's spelling of a setting."""
+    return "TROUPE_" + name.upper()
+
+
+def names(name: str, field: FieldInfo) -> tuple[str, ...]:
+    """A setting's own name and its alias, if it has one."""
+    return (name, field.alias) if field.alias else (name,)
+
+
+def choices(field: FieldInfo) -> tuple[str, ...]:
+    """The words a setting may be, or () where it is not a choice of words."""
+    if get_origin(field.annotation) is Literal:
+        return get_args(field.annotation)
+    if field.annotation is MemoryAction:
+        return tuple(MemoryAction)
+    return ()
+
+
+def load(flags: Mapping[str, object], *, config: Path | None = None) -> Settings:
+    """Settle on every setting: a flag beats its environment variable, that beats the TOML file, that the default.
+
+    Args:
+        flags: what was given on the command line, by setting name.
+        config: a TOML file of settings by name (underscores), or None.
+
+    Raises:
+        SettingsError: one line that names the first setting that cannot be used.
+    """
+    given = {**_from_toml(config), **_from_environment(), **flags}
+    try:
+        return Settings.model_validate(given, by_name=True, by_alias=False)
+    except ValidationError as error:
+        raise SettingsError(_one_line(error)) from None
+
+
+def _from_environment() -> dict[str, object]:
+    found: dict[str, object] = {}
+    for name, field in Settings.model_fields.items():
+        for spelling in names(name, field):
+            value = os.environ.get(variable(spelling))
+            if value:
+                found[name] = value
+    return found
+
+
+def _from_toml(config: Path | None) -> dict[str, object]:
+    if config is None:
+        return {}
+    try:
+        return tomllib.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{config}: {error}") from None
+
+
+def _one_line(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    name = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{name}: {message}" if name else message
