@@ -4,7 +4,6 @@ Times are seconds of the house's clock (monotonic); a message that needs one car
 """
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from runtime.engine.commands import Result
@@ -15,6 +14,7 @@ from runtime.types import (
     KvHandle,
     ModelFacts,
     PressureLevel,
+    RejectReason,
     RequestId,
     Sampling,
     SequenceId,
@@ -296,14 +296,6 @@ CacheWord = LeaseKv | ReleaseKv | PressureChanged | EngineReplied
 MonitorWord = Tick | EngineReplied
 
 # --- heard by the client -------------------------------------------------------------------------------------
-
-
-class RejectReason(StrEnum):
-    """Why RequestAdmitter said no."""
-
-    QUEUE_FULL = "queue_full"
-    DRAINING = "draining"
-    MEMORY_PRESSURE = "memory_pressure"
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,6 +124,14 @@ class HitType(StrEnum):
     MISS = "miss"
 
 
+class RejectReason(StrEnum):
+    """Why RequestAdmitter said no."""
+
+    QUEUE_FULL = "queue_full"
+    DRAINING = "draining"
+    MEMORY_PRESSURE = "memory_pressure"
+
+
 class CancelCause(StrEnum):
     """Why a request was told to end early."""
 

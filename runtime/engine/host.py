@@ -9,7 +9,7 @@ from runtime.engine.commands import Command, Result
 from runtime.types import ModelFacts
 
 Deliver = Callable[[Result, float], None]
-"""Takes a result and the time it was ready (seconds, the host's clock). Called on the event loop; must not block."""
+"""Takes a result and when it was ready, in seconds of the host's clock. Called on the event loop; must not block."""
 
 
 class Engine(Protocol):
@@ -21,7 +21,15 @@ class Engine(Protocol):
         ...
 
 
-class Host(Protocol):
+class EngineRef(Protocol):
+    """All that an actor knows of the engine."""
+
+    def submit(self, command: Command, deliver: Deliver) -> None:
+        """Hand over a command; `deliver` gets its result on the event loop, later."""
+        ...
+
+
+class Host(EngineRef, Protocol):
     """Where an engine lives. Commands are executed in the order of submission; each is answered by exactly
     one result, in the same order, unless the host dies first."""
 
@@ -32,8 +40,4 @@ class Host(Protocol):
             ModelError: the model cannot be loaded; do not try again.
             EngineFault: the engine died.
         """
-        ...
-
-    def submit(self, command: Command, deliver: Deliver) -> None:
-        """Hand over a command; `deliver` gets its result on the event loop, later."""
         ...

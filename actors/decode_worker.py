@@ -1,0 +1,151 @@
+"""DecodeWorker: sequences that produce tokens."""
+
+from dataclasses import dataclass, field
+from typing import assert_never
+
+from actors import messages as m
+from actors.base import Actor, Ref
+from actors.snapshots import DecodeSnapshot, DecodingSequence
+from runtime.engine.commands import Decode, Decoded, DecodedRow, Forget, Join, JoinRow, StoreKv
+from runtime.engine.host import Deliver, EngineRef
+from runtime.types import CancelCause, FinishReason, KvHandle, RequestId, SequenceId, TokenOutput
+
+
+@dataclass(slots=True)
+class Row:
+    """One sequence in the running batch."""
+
+    sequence: m.Sequence
+    output: list[int] = field(default_factory=list)
+    """Output ids produced in this life of the engine room."""
+    unsent: list[TokenOutput] = field(default_factory=list)
+    """Produced, but not yet taken by the client."""
+    first_at: float | None = None
+    last_at: float = 0.0
+
+    def add(self, tokens: tuple[TokenOutput, ...], at: float) -> None:
+        self.output += [token.token_id for token in tokens]
+        self.unsent += tokens
+        self.first_at = at if self.first_at is None else self.first_at
+        self.last_at = at
+
+    def send(self) -> None:
+        """Offer the client what is due; what it has no room for waits here."""
+        request = self.sequence.request
+        if len(self.unsent) < request.report_every:
+            return
+        if request.sink.offer(m.TokensDecoded(request.request_id, tuple(self.unsent))):
+            self.unsent = []
+
+    def usage(self) -> m.Usage:
+        sequence = self.sequence
+        prompt_tokens = len(sequence.request.prompt_ids)
+        generated = len(sequence.history) - prompt_tokens + len(self.output)
+        return m.Usage(prompt_tokens, sequence.cached_tokens, generated)
+
+    def tokens_per_second(self) -> float:
+        """Over the tokens after the first: that one's time is the prefill's."""
+        if self.first_at is None or self.last_at <= self.first_at:
+            return 0.0
+        return (len(self.output) - 1) / (self.last_at - self.first_at)
+
+
+class DecodeWorker(Actor[m.DecodeWord]):
+    """Steps the running batch, one turn at a time, and sends the tokens on."""
+
+    def __init__(
+        self,
+        *,
+        engine: EngineRef,
+        reply: Deliver,
+        scheduler: Ref[m.SequenceEnded | m.DecodeTurnEnded],
+        keep_kv: bool,
+    ) -> None:
+        self._engine = engine
+        self._reply = reply
+        self._scheduler = scheduler
+        self._keep_kv = keep_kv
+        """Whether finished sequences leave their KV cache to the prefix index."""
+        self._rows: dict[SequenceId, Row] = {}
+
+    def receive(self, message: m.DecodeWord) -> None:
+        match message:
+            case m.JoinDecode(sequence):
+                self._join(sequence)
+            case m.GrantDecode(steps):
+                self._decode(steps)
+            case m.Cancel(request_id, cause):
+                self._cancel(request_id, cause)
+            case m.EngineReplied(Decoded(rows, steps, seconds), at):
+                for row in rows:
+                    self._advance(row, at)
+                self._scheduler.tell(m.DecodeTurnEnded(steps, seconds))
+            case m.EngineReplied():
+                pass
+            case _:
+                assert_never(message)
+
+    def _join(self, sequence: m.Sequence) -> None:
+        self._rows[sequence.sequence_id] = Row(sequence)
+        row = JoinRow(
+            sequence_id=sequence.sequence_id,
+            history=sequence.history,
+            prompt_tokens=len(sequence.request.prompt_ids),
+            sampling=sequence.request.sampling,
+            keep_kv=self._keep_kv,
+        )
+        self._engine.submit(Join((row,)), self._reply)
+
+    def _decode(self, steps: int) -> None:
+        if self._rows:
+            self._engine.submit(Decode(steps), self._reply)
+        else:
+            self._scheduler.tell(m.DecodeTurnEnded(steps=0, seconds=0.0))
+
+    def _advance(self, decoded: DecodedRow, at: float) -> None:
+        row = self._rows.get(decoded.sequence_id)
+        if row is None:
+            return
+        row.add(decoded.tokens, at)
+        if decoded.finish:
+            self._finish(row, decoded.finish)
+        else:
+            row.send()
+
+    def _finish(self, row: Row, reason: FinishReason) -> None:
+        sequence, request = row.sequence, row.sequence.request
+        kept = None
+        if self._keep_kv:
+            kept = m.StoredKv(KvHandle(sequence.sequence_id), sequence.history + tuple(row.output))
+            self._engine.submit(StoreKv(sequence.sequence_id, kept.handle), self._reply)
+        request.sink.last_word(m.Finished(request.request_id, tuple(row.unsent), reason, row.usage()))
+        self._leave(row, kept)
+
+    def _cancel(self, request_id: RequestId, cause: CancelCause) -> None:
+        for row in self._rows.values():
+            if row.sequence.request.request_id == request_id:
+                self._engine.submit(Forget((row.sequence.sequence_id,)), self._reply)
+                row.sequence.request.sink.last_word(m.Cancelled(request_id, cause, row.usage()))
+                self._leave(row, kept=None)
+                return
+
+    def _leave(self, row: Row, kept: m.StoredKv | None) -> None:
+        del self._rows[row.sequence.sequence_id]
+        self._scheduler.tell(m.SequenceEnded(row.sequence.request.request_id, row.usage(), kept))
+
+    def snapshot(self) -> DecodeSnapshot:
+        return DecodeSnapshot(tuple(self._show(row) for row in self._rows.values()))
+
+    @staticmethod
+    def _show(row: Row) -> DecodingSequence:
+        request = row.sequence.request
+        return DecodingSequence(
+            request_id=request.request_id,
+            generated_tokens=row.usage().completion_tokens,
+            max_tokens=request.sampling.max_tokens,
+            unsent_tokens=len(row.unsent),
+            cached_tokens=row.sequence.cached_tokens,
+            hit_type=row.sequence.hit_type,
+            ttft_s=None if row.first_at is None else row.first_at - request.arrived_at,
+            tokens_per_second=row.tokens_per_second(),
+        )
