@@ -116,7 +116,8 @@ class DecodeWorker(Actor[m.DecodeWord]):
         sequence, request = row.sequence, row.sequence.request
         kept = None
         if self._keep_kv:
-            kept = m.StoredKv(KvHandle(sequence.sequence_id), sequence.history + tuple(row.output))
+            # The last token was never fed back, so the cache does not hold it.
+            kept = m.StoredKv(KvHandle(sequence.sequence_id), sequence.history + tuple(row.output[:-1]))
             self._engine.submit(StoreKv(sequence.sequence_id, kept.handle), self._reply)
         request.sink.last_word(m.Finished(request.request_id, tuple(row.unsent), reason, row.usage()))
         self._leave(row, kept)

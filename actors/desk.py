@@ -4,7 +4,7 @@ from typing import Protocol
 
 from actors.messages import Request
 from actors.snapshots import HouseSnapshot
-from runtime.types import CancelCause, RequestId
+from runtime.types import CancelCause, ModelFacts, RequestId
 
 
 class FrontDesk(Protocol):
@@ -12,6 +12,10 @@ class FrontDesk(Protocol):
 
     def now(self) -> float:
         """Seconds of the house's clock, for `Request.arrived_at` and `Request.deadline`."""
+        ...
+
+    def facts(self) -> ModelFacts | None:
+        """What is known of the model; None until it is loaded for the first time."""
         ...
 
     def admit(self, requests: tuple[Request, ...]) -> None:

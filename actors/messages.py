@@ -3,6 +3,7 @@
 Times are seconds of the house's clock (monotonic); a message that needs one carries it, actors have no clock.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -124,6 +125,9 @@ class Admit:
 class Drain:
     """Let nobody in any more; those inside may finish."""
 
+    emptied: Callable[[], None]
+    """Called once everybody is out."""
+
 
 @dataclass(frozen=True, slots=True)
 class RequestStaged:
@@ -155,6 +159,13 @@ class EngineRoomClosed:
     cause: str
 
 
+@dataclass(frozen=True, slots=True)
+class HouseClosing:
+    """The house goes down: whoever is still inside gets a last word now."""
+
+    cause: str
+
+
 AdmitterWord = (
     Admit
     | Cancel
@@ -163,6 +174,7 @@ AdmitterWord = (
     | RequestClosed
     | EngineRoomOpened
     | EngineRoomClosed
+    | HouseClosing
     | PressureChanged
     | Tick
 )

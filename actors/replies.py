@@ -1,6 +1,6 @@
 """The way back to a client: bounded, never blocking, with a place kept for the last word."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Self
 
@@ -11,14 +11,14 @@ from runtime.types import RequestId
 
 
 class ReplySink:
-    """One request's end of a `Replies`; the actor that owns the request tells it what happens.
+    """One request's way back to its client; the actor that owns the request tells it what happens.
 
     It is also the record of what was handed over: `delivered` is where the sequence goes on after an engine
     restart, and `ended` says that nobody may speak any more.
     """
 
-    def __init__(self, replies: "Replies", capacity: int) -> None:
-        self._replies = replies
+    def __init__(self, put: Callable[[Reply], None], capacity: int) -> None:
+        self._put = put
         self._capacity = capacity
         self.unread = 0
         self.taken = 0
@@ -45,9 +45,10 @@ class ReplySink:
         if isinstance(reply, TokensDecoded | Finished):
             self.delivered += [token.token_id for token in reply.tokens]
         self.unread += 1
-        self._replies.put(reply)
+        self._put(reply)
 
     def took(self) -> None:
+        """The client took one reply."""
         self.unread -= 1
         self.taken += 1
 
@@ -66,10 +67,10 @@ class Replies:
 
     def sink(self, request_id: RequestId) -> ReplySink:
         """The way back for one request of this call."""
-        self._sinks[request_id] = sink = ReplySink(self, self._capacity)
+        self._sinks[request_id] = sink = ReplySink(self._put, self._capacity)
         return sink
 
-    def put(self, reply: Reply) -> None:
+    def _put(self, reply: Reply) -> None:
         try:
             self._send.send_nowait(reply)
         except (anyio.BrokenResourceError, anyio.ClosedResourceError):

@@ -1,6 +1,7 @@
 """RequestAdmitter: the door, and the ledger of open requests that outlives every engine."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import assert_never
 
@@ -44,6 +45,7 @@ class RequestAdmitter(Actor[m.AdmitterWord]):
         self._epoch: int | None = None
         """The life of the engine room that stands open; None while it is closed."""
         self._draining = False
+        self._emptied: Callable[[], None] | None = None
         self._pressure = PressureLevel.NORMAL
         self._closed = self._prompt_tokens = self._completion_tokens = self._peak_open = self._rejected = 0
 
@@ -62,14 +64,21 @@ class RequestAdmitter(Actor[m.AdmitterWord]):
                 self._open_room(epoch)
             case m.EngineRoomClosed(cause):
                 self._close_room(cause)
+            case m.HouseClosing(cause):
+                self._draining = True
+                for entry in list(self._ledger.values()):
+                    self._fail(entry, cause)
             case m.PressureChanged(level):
                 self._pressure = level
-            case m.Drain():
+            case m.Drain(emptied):
                 self._draining = True
+                self._emptied = emptied
             case m.Tick(now):
                 self._end_overdue(now)
             case _:
                 assert_never(message)
+        if self._emptied and not self._ledger:
+            self._emptied()
 
     def _admit(self, requests: tuple[m.Request, ...]) -> None:
         reason = refusal(
@@ -124,7 +133,7 @@ class RequestAdmitter(Actor[m.AdmitterWord]):
                 case Fate.CLOSE:
                     self._close(entry.request.request_id, self._usage(entry))
                 case Fate.FAIL:
-                    self._fail(entry)
+                    self._fail(entry, "the engine died twice while it worked on this request")
                 case Fate.RESUME:
                     self._enqueue(entry.request)
 
@@ -143,10 +152,11 @@ class RequestAdmitter(Actor[m.AdmitterWord]):
             request.sink.last_word(m.Cancelled(request.request_id, cause, usage))
         self._close(request.request_id, usage)
 
-    def _fail(self, entry: Entry) -> None:
+    def _fail(self, entry: Entry, error: str) -> None:
         request = entry.request
-        log.error("%s was on stage in %d deaths in a row: failed", request.request_id, entry.stage_deaths)
-        request.sink.last_word(m.Failed(request.request_id, "the engine died twice while it worked on this request"))
+        log.error("%s failed: %s", request.request_id, error)
+        if not request.sink.ended:
+            request.sink.last_word(m.Failed(request.request_id, error))
         self._close(request.request_id, self._usage(entry))
 
     def _end_overdue(self, now: float) -> None:

@@ -117,9 +117,9 @@ class HouseSnapshot:
     facts: ModelFacts | None
     """Of the loaded model; None while there is none."""
     mailboxes: dict[str, MailboxSnapshot]
-    admitter: AdmitterSnapshot
+    admitter: AdmitterSnapshot | None
+    """An actor that does not live now has no snapshot."""
     scheduler: SchedulerSnapshot | None
-    """The engine room's actors are None while it is closed."""
     prefill: PrefillSnapshot | None
     decode: DecodeSnapshot | None
     cache: CacheSnapshot | None

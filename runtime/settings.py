@@ -20,7 +20,7 @@ Positive = Annotated[float, Gt(0)]
 class Settings(BaseModel):
     """What an operator can choose. `title` names the group a setting is shown under; `alias` another flag."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_by_name=True, validate_by_alias=False)
 
     model: str | None = Field(
         None,
@@ -127,7 +127,7 @@ def load(flags: Mapping[str, object], *, config: Path | None = None) -> Settings
     """
     given = {**_from_toml(config), **_from_environment(), **flags}
     try:
-        return Settings.model_validate(given, by_name=True, by_alias=False)
+        return Settings.model_validate(given)
     except ValidationError as error:
         raise SettingsError(_one_line(error)) from None
 

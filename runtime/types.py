@@ -83,6 +83,8 @@ class ModelFacts:
     dtype: str
     """The element type the model computes in."""
     weight_bytes: int
+    memory_bytes: int
+    """Memory the device can use in all: of the machine on the CPU, what Metal recommends, of the CUDA card."""
 
 
 @dataclass(frozen=True, slots=True)

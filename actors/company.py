@@ -1,0 +1,153 @@
+"""Who plays each role, and which mailboxes each of them knows. A test puts a fake in the place of any."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from actors import messages as m
+from actors.base import Actor, Mailbox, Ref
+from actors.cache_manager import CacheManager
+from actors.decode_worker import DecodeWorker
+from actors.memory_monitor import MemoryMonitor
+from actors.policies.budget import KvBudget
+from actors.prefill_worker import PrefillWorker
+from actors.request_admitter import RequestAdmitter
+from actors.scheduler import Scheduler
+from actors.snapshots import MailboxSnapshot
+from runtime.engine.commands import Result
+from runtime.engine.host import Deliver, EngineRef
+from runtime.settings import Settings
+from runtime.types import ModelFacts
+
+
+class Boxes:
+    """One mailbox per actor. They outlive the actors, so Refs stay valid across restarts.
+
+    Each is sized so that all open requests together cannot fill it: an overflow is a bug.
+    """
+
+    def __init__(self, credits: int) -> None:
+        capacity = 8 * credits + 256
+        self.request_admitter = Mailbox[m.AdmitterWord]("request_admitter", capacity)
+        self.scheduler = Mailbox[m.SchedulerWord]("scheduler", capacity)
+        self.prefill_worker = Mailbox[m.PrefillWord]("prefill_worker", capacity)
+        self.decode_worker = Mailbox[m.DecodeWord]("decode_worker", capacity)
+        self.cache_manager = Mailbox[m.CacheWord]("cache_manager", capacity)
+        self.memory_monitor = Mailbox[m.MonitorWord]("memory_monitor", capacity)
+        self._engine_room = (self.scheduler, self.prefill_worker, self.decode_worker, self.cache_manager)
+        self._all = (self.request_admitter, *self._engine_room, self.memory_monitor)
+
+    def clear_engine_room(self) -> None:
+        """Drop the mail of an earlier life."""
+        for box in self._engine_room:
+            box.clear()
+
+    def close(self) -> None:
+        for box in self._all:
+            box.close()
+
+    def snapshots(self) -> dict[str, MailboxSnapshot]:
+        return {box.name: box.snapshot() for box in self._all}
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """One life of the engine room: what its actors are made from."""
+
+    epoch: int
+    engine: EngineRef
+    facts: ModelFacts
+    budget: KvBudget
+    max_concurrency: int
+    settings: Settings
+    boxes: Boxes
+
+    @property
+    def keep_kv(self) -> bool:
+        return self.facts.trimmable and self.budget.keep_bytes > 0
+
+
+def credits(settings: Settings) -> int:
+    """How many requests may be inside at once, running and waiting."""
+    return settings.max_concurrency + settings.queue_size
+
+
+def reply_to(mailbox: Ref[m.EngineReplied]) -> Deliver:
+    """Engine results come back as mail."""
+
+    def deliver(result: Result, at: float) -> None:
+        mailbox.tell(m.EngineReplied(result, at))
+
+    return deliver
+
+
+def make_request_admitter(boxes: Boxes, settings: Settings) -> Actor[m.AdmitterWord]:
+    return RequestAdmitter(
+        scheduler=boxes.scheduler,
+        credits=credits(settings),
+        memory_action=settings.memory_action,
+        stall_s=settings.stall_timeout,
+    )
+
+
+def make_scheduler(life: Life) -> Actor[m.SchedulerWord]:
+    return Scheduler(
+        epoch=life.epoch,
+        max_concurrency=life.max_concurrency,
+        prefill_chunk_tokens=life.settings.prefill_chunk,
+        request_admitter=life.boxes.request_admitter,
+        cache_manager=life.boxes.cache_manager,
+        prefill_worker=life.boxes.prefill_worker,
+        decode_worker=life.boxes.decode_worker,
+    )
+
+
+def make_prefill_worker(life: Life) -> Actor[m.PrefillWord]:
+    return PrefillWorker(
+        engine=life.engine,
+        reply=reply_to(life.boxes.prefill_worker),
+        scheduler=life.boxes.scheduler,
+        decode_worker=life.boxes.decode_worker,
+    )
+
+
+def make_decode_worker(life: Life) -> Actor[m.DecodeWord]:
+    return DecodeWorker(
+        engine=life.engine,
+        reply=reply_to(life.boxes.decode_worker),
+        scheduler=life.boxes.scheduler,
+        keep_kv=life.keep_kv,
+    )
+
+
+def make_cache_manager(life: Life) -> Actor[m.CacheWord]:
+    return CacheManager(
+        engine=life.engine,
+        reply=reply_to(life.boxes.cache_manager),
+        scheduler=life.boxes.scheduler,
+        bytes_per_token=life.facts.kv_bytes_per_token,
+        budget_bytes=life.budget.total_bytes,
+        keep_bytes=life.budget.keep_bytes,
+    )
+
+
+def make_memory_monitor(boxes: Boxes, settings: Settings, engine: EngineRef) -> Actor[m.MonitorWord]:
+    return MemoryMonitor(
+        engine=engine,
+        reply=reply_to(boxes.memory_monitor),
+        request_admitter=boxes.request_admitter,
+        cache_manager=boxes.cache_manager,
+        warn_fraction=settings.memory_warn_threshold / 100,
+        limit_fraction=settings.memory_limit_threshold / 100,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Company:
+    """A factory per role. A restart calls it again: a new life is a new object."""
+
+    request_admitter: Callable[[Boxes, Settings], Actor[m.AdmitterWord]] = make_request_admitter
+    scheduler: Callable[[Life], Actor[m.SchedulerWord]] = make_scheduler
+    prefill_worker: Callable[[Life], Actor[m.PrefillWord]] = make_prefill_worker
+    decode_worker: Callable[[Life], Actor[m.DecodeWord]] = make_decode_worker
+    cache_manager: Callable[[Life], Actor[m.CacheWord]] = make_cache_manager
+    memory_monitor: Callable[[Boxes, Settings, EngineRef], Actor[m.MonitorWord]] = make_memory_monitor

@@ -1,0 +1,99 @@
+"""The engine room: an engine and the four actors whose state spans its KV caches; they live and die together."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import anyio
+
+from actors import messages as m
+from actors.company import Boxes, Company, Life
+from actors.policies.budget import kv_budget
+from actors.snapshots import ActorSnapshot, SchedulerSnapshot
+from actors.supervisor import describe, root_cause
+from runtime.engine.commands import Command
+from runtime.engine.host import Deliver, Host
+from runtime.settings import Settings
+from runtime.types import ModelFacts
+
+
+class EngineRoom:
+    """Lives once per call of `live`; what outlasts a life is counted here."""
+
+    def __init__(self, settings: Settings, make_host: Callable[[], Host], company: Company, boxes: Boxes) -> None:
+        self._settings = settings
+        self._make_host = make_host
+        self._company = company
+        self._boxes = boxes
+        self._epoch = 0
+        self._host: Host | None = None
+        self._show: Callable[[], tuple[ActorSnapshot, ...]] = tuple
+        self._steps_in_earlier_lives = 0
+        self.facts: ModelFacts | None = None
+        """Of the model, as the last engine found it; None before the first."""
+
+    @property
+    def is_open(self) -> bool:
+        return self._host is not None
+
+    async def live(self) -> None:
+        """One life: a new engine, new actors, and nothing left of the last one. Never returns normally."""
+        cause = "the server is shutting down"
+        self._boxes.clear_engine_room()
+        try:
+            async with anyio.create_task_group() as group:
+                host = self._make_host()
+                facts: ModelFacts = await group.start(host.run)
+                self._staff(group, host, facts)
+        except Exception as error:
+            cause = describe(root_cause(error))
+            raise
+        finally:
+            self._steps_in_earlier_lives = self.steps_executed
+            self._host, self._show = None, tuple
+            self._boxes.request_admitter.tell(m.EngineRoomClosed(cause))
+
+    def _staff(self, group: anyio.abc.TaskGroup, host: Host, facts: ModelFacts) -> None:
+        """Make the four actors, start them, and say that the room is open."""
+        self._epoch += 1
+        life = self._life(host, facts)
+        boxes, company = self._boxes, self._company
+        scheduler = company.scheduler(life)
+        prefill_worker = company.prefill_worker(life)
+        decode_worker = company.decode_worker(life)
+        cache_manager = company.cache_manager(life)
+        group.start_soon(boxes.scheduler.serve, scheduler)
+        group.start_soon(boxes.prefill_worker.serve, prefill_worker)
+        group.start_soon(boxes.decode_worker.serve, decode_worker)
+        group.start_soon(boxes.cache_manager.serve, cache_manager)
+        actors = (scheduler, prefill_worker, decode_worker, cache_manager)
+        self._show = lambda: tuple(actor.snapshot() for actor in actors)
+        self._host, self.facts = host, life.facts
+        boxes.request_admitter.tell(m.EngineRoomOpened(self._epoch, life.facts))
+
+    def _life(self, host: Host, facts: ModelFacts) -> Life:
+        settings = self._settings
+        budget = kv_budget(facts, keep_mb=settings.cache_memory_mb, keep_fraction=settings.cache_memory_percent)
+        return Life(
+            epoch=self._epoch,
+            engine=host,
+            facts=replace(facts, context_tokens=budget.context_tokens),
+            budget=budget,
+            max_concurrency=settings.max_concurrency if facts.batchable else 1,
+            settings=settings,
+            boxes=self._boxes,
+        )
+
+    def submit(self, command: Command, deliver: Deliver) -> None:
+        """An `EngineRef` for observers, to whichever engine lives; while none does, commands are dropped."""
+        if self._host is not None:
+            self._host.submit(command, deliver)
+
+    def snapshots(self) -> tuple[ActorSnapshot, ...]:
+        """Of the actors that live now."""
+        return self._show()
+
+    @property
+    def steps_executed(self) -> int:
+        """Decode steps in all lives."""
+        now = sum(shown.decode_steps for shown in self._show() if isinstance(shown, SchedulerSnapshot))
+        return self._steps_in_earlier_lives + now

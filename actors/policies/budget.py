@@ -1,0 +1,30 @@
+"""How much memory the KV caches may take."""
+
+from dataclasses import dataclass
+
+from runtime.types import ModelFacts
+
+WORKING_FRACTION = 0.1
+"""Of the device's memory, left to activations and to everyone else on the machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class KvBudget:
+    total_bytes: int
+    """For running sequences and kept prefixes together."""
+    keep_bytes: int
+    """For kept prefixes alone."""
+    context_tokens: int
+    """The longest sequence: the model's context, or what the budget can hold."""
+
+
+def kv_budget(facts: ModelFacts, *, keep_mb: int | None, keep_fraction: float) -> KvBudget:
+    """Share out what the weights leave of the device's memory.
+
+    Args:
+        keep_mb: MiB for kept prefixes, or None for `keep_fraction` of the device's memory.
+    """
+    total = max(0, round(facts.memory_bytes * (1 - WORKING_FRACTION)) - facts.weight_bytes)
+    keep = round(facts.memory_bytes * keep_fraction) if keep_mb is None else keep_mb << 20
+    holds = total // facts.kv_bytes_per_token if facts.kv_bytes_per_token else facts.context_tokens
+    return KvBudget(total, min(keep, total), max(1, min(facts.context_tokens, holds)))

@@ -1,0 +1,19 @@
+"""What the engine's process and the machine have in memory."""
+
+import mlx.core as mx
+import psutil
+
+from runtime.types import MemoryUsage
+
+
+def measure() -> MemoryUsage:
+    """Memory now: MLX's own counters, and the process and the machine as the system sees them."""
+    system = psutil.virtual_memory()
+    return MemoryUsage(
+        active_bytes=mx.get_active_memory(),
+        peak_bytes=mx.get_peak_memory(),
+        cache_bytes=mx.get_cache_memory(),
+        resident_bytes=psutil.Process().memory_info().rss,
+        system_total_bytes=system.total,
+        system_used_fraction=1 - system.available / system.total,
+    )

@@ -1,0 +1,207 @@
+"""What stands in for the real parts: an engine without MLX, a neighbour that records, a way back that remembers."""
+
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Generic, TypeVar
+
+from actors import messages as m
+from actors.replies import ReplySink
+from runtime.engine import commands as c
+from runtime.errors import ModelError
+from runtime.types import FinishReason, KvHandle, MemoryUsage, ModelFacts, RequestId, Sampling, SequenceId, TokenOutput
+
+M = TypeVar("M")
+
+FACTS = ModelFacts(
+    context_tokens=4096,
+    vocab_size=1000,
+    kv_bytes_per_token=10,
+    batchable=True,
+    trimmable=True,
+    device="cpu",
+    dtype="float32",
+    weight_bytes=0,
+    memory_bytes=1 << 30,
+)
+
+
+def fake_token(history: Iterable[int], vocab_size: int = FACTS.vocab_size) -> int:
+    """What FakeEngine says after `history`: any function of all of it will do. Never below 10, so that tests
+    have ids to use for themselves."""
+    value = 17
+    for token_id in history:
+        value = (value * 31 + token_id + 7) % 1_000_003
+    return 10 + value % (vocab_size - 10)
+
+
+def fake_output(prompt: Iterable[int], tokens: int) -> list[int]:
+    """The ids FakeEngine gives after `prompt`."""
+    history = list(prompt)
+    start = len(history)
+    for _ in range(tokens):
+        history.append(fake_token(history))
+    return history[start:]
+
+
+@dataclass
+class FakeRow:
+    history: list[int]
+    produced: int
+    sampling: Sampling
+    keep_kv: bool
+
+
+@dataclass
+class FakeEngine:
+    """Keeps the promises of `Engine` without MLX: a KV cache is the list of ids it holds, and the next token
+    a function of the history. It checks what the real one cannot: that every history is in the cache."""
+
+    facts: ModelFacts = FACTS
+    before: Callable[[c.Command], None] = lambda _command: None
+    """Called with each command in the engine's thread: to raise, to wait, to look."""
+    caches: dict[SequenceId, list[int]] = field(default_factory=dict)
+    stored: dict[KvHandle, list[int]] = field(default_factory=dict)
+    rows: dict[SequenceId, FakeRow] = field(default_factory=dict)
+    finished: dict[SequenceId, list[int]] = field(default_factory=dict)
+
+    def execute(self, command: c.Command) -> c.Result:
+        self.before(command)
+        match command:
+            case c.LoadModel(path):
+                if path == "missing":
+                    raise ModelError("there is no model at missing")
+                return c.Loaded(self.facts)
+            case c.Prefill(slices):
+                for piece in slices:
+                    self.caches.setdefault(piece.sequence_id, []).extend(piece.token_ids)
+                return c.Prefilled(sum(len(piece.token_ids) for piece in slices), 0.001)
+            case c.Join(rows):
+                for row in rows:
+                    self._join(row)
+            case c.Decode(steps):
+                return self._decode(steps)
+            case c.Forget(sequence_ids):
+                for sequence_id in sequence_ids:
+                    for place in (self.caches, self.rows, self.finished):
+                        place.pop(sequence_id, None)
+            case c.StoreKv(sequence_id, handle):
+                self.stored[handle] = self.finished.pop(sequence_id)
+            case c.LoadKv(handle, sequence_id, tokens):
+                self.caches[sequence_id] = self.stored[handle][:tokens]
+            case c.DropKv(handles):
+                for handle in handles:
+                    self.stored.pop(handle, None)
+            case c.MemoryReport():
+                return c.MemoryReported(MemoryUsage(1, 2, 3, 4, 100, 0.5))
+        return c.Done()
+
+    def _join(self, row: c.JoinRow) -> None:
+        cached = self.caches.pop(row.sequence_id, [])
+        assert tuple(cached) == row.history[:-1], "the cache does not hold this row's history"
+        produced = len(row.history) - row.prompt_tokens
+        self.rows[row.sequence_id] = FakeRow(list(row.history), produced, row.sampling, row.keep_kv)
+
+    def _decode(self, steps: int) -> c.Decoded:
+        decoded = []
+        for sequence_id, row in list(self.rows.items()):
+            tokens: list[TokenOutput] = []
+            finish = None
+            while finish is None and len(tokens) < steps:
+                tokens.append(TokenOutput(fake_token(row.history, self.facts.vocab_size)))
+                row.history.append(tokens[-1].token_id)
+                row.produced += 1
+                if tokens[-1].token_id in row.sampling.stop_ids:
+                    finish = FinishReason.STOP
+                elif row.produced >= row.sampling.max_tokens:
+                    finish = FinishReason.LENGTH
+            if finish:
+                del self.rows[sequence_id]
+                if row.keep_kv:
+                    self.finished[sequence_id] = row.history[:-1]
+            decoded.append(c.DecodedRow(sequence_id, tuple(tokens), finish))
+        return c.Decoded(tuple(decoded), steps if decoded else 0, 0.001)
+
+
+class Gate:
+    """Holds an engine command back until the test lets it through; the test waits for it to arrive, too."""
+
+    def __init__(self, kind: type[c.Command]) -> None:
+        self._kind = kind
+        self._open = threading.Event()
+        self.reached = threading.Event()
+
+    def __call__(self, command: c.Command) -> None:
+        if isinstance(command, self._kind):
+            self.reached.set()
+            assert self._open.wait(10), "the test never opened the gate"
+
+    def open(self) -> None:
+        self._open.set()
+
+
+class Recorder(Generic[M]):
+    """A Ref that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.heard: list[M] = []
+
+    def tell(self, message: M) -> None:
+        self.heard.append(message)
+
+    def take(self) -> list[M]:
+        """What it was told since last asked."""
+        taken, self.heard = self.heard, []
+        return taken
+
+
+class RecordingEngine:
+    """An EngineRef that remembers commands and answers nothing."""
+
+    def __init__(self) -> None:
+        self.commands: list[c.Command] = []
+
+    def submit(self, command: c.Command, deliver: Callable[[c.Result, float], None]) -> None:
+        self.commands.append(command)
+
+    def take(self) -> list[c.Command]:
+        taken, self.commands = self.commands, []
+        return taken
+
+
+def no_reply(_result: c.Result, _at: float) -> None:
+    """A Deliver for actors whose engine answers nothing."""
+
+
+@dataclass
+class Client:
+    """A client that remembers what it is told; `request()` makes requests whose sinks lead to it."""
+
+    heard: list[m.Reply] = field(default_factory=list)
+    capacity: int = 64
+    sinks: dict[str, ReplySink] = field(default_factory=dict)
+
+    def request(
+        self,
+        name: str = "r1",
+        prompt: Iterable[int] = (1, 2, 3),
+        *,
+        arrived_at: float = 0.0,
+        deadline: float = 1e9,
+        report_every: int = 1,
+        **sampling: object,
+    ) -> m.Request:
+        """Greedy, five tokens; keyword arguments go to Sampling."""
+        self.sinks[name] = ReplySink(self.heard.append, self.capacity)
+        return m.Request(
+            request_id=RequestId(name),
+            prompt_ids=tuple(prompt),
+            sampling=replace(Sampling(max_tokens=5, temperature=0.0), **sampling),  # type: ignore[arg-type]
+            arrived_at=arrived_at,
+            deadline=deadline,
+            sink=self.sinks[name],
+            report_every=report_every,
+        )
+
+    def last_words(self) -> list[m.LastWord]:
+        return [reply for reply in self.heard if isinstance(reply, m.LastWord)]

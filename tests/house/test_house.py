@@ -1,0 +1,318 @@
+"""The whole house on both event loops, above an engine without MLX."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+
+import anyio
+import pytest
+
+from actors import messages as m
+from actors.replies import Replies
+from actors.snapshots import RoomState
+from actors.supervisor import root_cause
+from actors.system import House
+from runtime.engine import commands as c
+from runtime.engine.thread import ThreadHost
+from runtime.errors import ModelError, RestartsExhausted
+from runtime.settings import Settings
+from runtime.types import CancelCause, FinishReason, RejectReason, RequestId, Sampling
+from tests.fakes import FakeEngine, Gate, fake_output
+
+pytestmark = pytest.mark.anyio
+
+
+@asynccontextmanager
+async def open_house(
+    make_engine: Callable[[], FakeEngine] = FakeEngine, *, settings: Settings | None = None, model: str = "tiny"
+) -> AsyncIterator[House]:
+    house = House(settings or Settings(), lambda: ThreadHost(make_engine, c.LoadModel(model)))
+    async with anyio.create_task_group() as group:
+        group.start_soon(house.run)
+        with anyio.fail_after(10):
+            await until(lambda: house.snapshot().room is RoomState.READY)
+        yield house
+        group.cancel_scope.cancel()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Let everyone else run until `condition` holds; the caller bounds the time."""
+    while not condition():
+        await anyio.sleep(0.001)
+
+
+def ask(
+    house: House,
+    replies: Replies,
+    name: str = "r1",
+    prompt: tuple[int, ...] = (1, 2, 3),
+    *,
+    max_tokens: int = 5,
+    timeout_s: float = 60.0,
+) -> m.Request:
+    now = house.now()
+    request_id = RequestId(name)
+    return m.Request(
+        request_id=request_id,
+        prompt_ids=prompt,
+        sampling=Sampling(max_tokens=max_tokens, temperature=0.0),
+        arrived_at=now,
+        deadline=now + timeout_s,
+        sink=replies.sink(request_id),
+    )
+
+
+async def hear(replies: Replies) -> dict[str, list[m.Reply]]:
+    """All replies by request, until each has its last word."""
+    heard: dict[str, list[m.Reply]] = {}
+    with anyio.fail_after(10):
+        async for reply in replies:
+            heard.setdefault(reply.request_id, []).append(reply)
+    return heard
+
+
+def output(heard: list[m.Reply]) -> list[int]:
+    return [token.token_id for r in heard if isinstance(r, m.TokensDecoded | m.Finished) for token in r.tokens]
+
+
+def last_words(heard: list[m.Reply]) -> list[m.Reply]:
+    return [reply for reply in heard if isinstance(reply, m.LastWord)]
+
+
+async def converse(house: House, name: str, prompt: tuple[int, ...], max_tokens: int = 5) -> list[m.Reply]:
+    with Replies() as replies:
+        house.admit((ask(house, replies, name, prompt, max_tokens=max_tokens),))
+        return (await hear(replies))[name]
+
+
+async def all_free(house: House) -> None:
+    """Nothing is open, leased or running any more."""
+
+    def free() -> bool:
+        shown = house.snapshot()
+        assert shown.admitter
+        assert shown.scheduler
+        assert shown.cache
+        return not (
+            shown.admitter.open_requests
+            or shown.scheduler.prefilling
+            or shown.scheduler.decoding
+            or shown.scheduler.waiting
+            or shown.cache.leases
+        )
+
+    with anyio.fail_after(10):
+        await until(free)
+
+
+async def test_a_request_is_accepted_prefilled_decoded_and_finished() -> None:
+    async with open_house() as house:
+        heard = await converse(house, "r1", (1, 2, 3))
+        assert isinstance(heard[0], m.Accepted)
+        assert output(heard) == fake_output((1, 2, 3), 5)
+        finished = heard[-1]
+        assert isinstance(finished, m.Finished)
+        assert finished.reason is FinishReason.LENGTH
+        assert finished.usage == m.Usage(prompt_tokens=3, cached_tokens=0, completion_tokens=5)
+        await all_free(house)
+
+
+async def test_fifty_requests_at_once_all_end_each_with_its_own_tokens() -> None:
+    async with open_house() as house:
+        prompts = {f"r{i}": tuple(range(1, 2 + i * 7 % 60)) for i in range(50)}
+        answers: dict[str, list[m.Reply]] = {}
+
+        async def one(name: str, prompt: tuple[int, ...]) -> None:
+            answers[name] = await converse(house, name, prompt, max_tokens=20)
+
+        async with anyio.create_task_group() as group:
+            for name, prompt in prompts.items():
+                group.start_soon(one, name, prompt)
+        for name, prompt in prompts.items():
+            assert output(answers[name]) == fake_output(prompt, 20)
+            assert len(last_words(answers[name])) == 1
+        await all_free(house)
+
+
+async def test_a_second_turn_starts_from_the_kept_prefix_and_says_the_same() -> None:
+    async with open_house() as house:
+        first = await converse(house, "r1", (1, 2, 3))
+        await all_free(house)
+        prompt = (1, 2, 3, *output(first), 4, 5)
+        second = await converse(house, "r2", prompt)
+        assert output(second) == fake_output(prompt, 5)
+        finished = second[-1]
+        assert isinstance(finished, m.Finished)
+        assert finished.usage.cached_tokens == 7  # the prompt and all of the reply but its last token
+
+
+async def test_a_full_line_is_refused_at_the_door_all_or_none() -> None:
+    gate = Gate(c.Decode)
+    async with open_house(lambda: FakeEngine(before=gate), settings=Settings(max_concurrency=1, queue_size=1)) as house:
+        with Replies() as first, Replies() as second:
+            house.admit((ask(house, first, "r1"),))
+            house.admit((ask(house, second, "r2"), ask(house, second, "r3")))
+            refused = await hear(second)
+            for name in ("r2", "r3"):
+                (word,) = refused[name]
+                assert isinstance(word, m.Rejected)
+                assert word.reason is RejectReason.QUEUE_FULL
+                assert word.retry_after_s > 0
+            gate.open()
+            assert isinstance((await hear(first))["r1"][-1], m.Finished)
+
+
+@pytest.mark.parametrize("phase", [c.LoadModel, c.Prefill, c.Decode])
+async def test_a_cancelled_request_is_free_whatever_its_phase(phase: type[c.Command]) -> None:
+    gate = Gate(phase)
+    engine = FakeEngine(before=gate if phase is not c.LoadModel else (lambda _command: None))
+    if phase is c.LoadModel:  # the line: one request runs, the next one waits
+        gate = Gate(c.Decode)
+        engine.before = gate
+    async with open_house(lambda: engine, settings=Settings(max_concurrency=1)) as house:
+        with Replies() as replies:
+            names = ["r1", "r2"] if phase is c.LoadModel else ["r1"]
+            house.admit(tuple(ask(house, replies, name) for name in names))
+            with anyio.fail_after(10):
+                await until(gate.reached.is_set)
+            house.cancel(RequestId(names[-1]), CancelCause.CLIENT_LEFT)
+            house.cancel(RequestId(names[-1]), CancelCause.CLIENT_LEFT)
+            with anyio.fail_after(10):
+                await until(lambda: names[-1] not in house.snapshot().admitter.open_requests)  # type: ignore[union-attr]
+            gate.open()
+            heard = await hear(replies)
+            (word,) = last_words(heard[names[-1]])
+            assert isinstance(word, m.Cancelled)
+            assert word.cause is CancelCause.CLIENT_LEFT
+        await all_free(house)
+        with anyio.fail_after(10):
+            await until(lambda: not (engine.rows or engine.caches or engine.finished))
+
+
+async def test_a_deadline_ends_a_request_that_waits_in_line() -> None:
+    gate = Gate(c.Decode)
+    async with open_house(lambda: FakeEngine(before=gate), settings=Settings(max_concurrency=1)) as house:
+        with Replies() as running, Replies() as waiting:
+            house.admit((ask(house, running, "r1"),))
+            house.admit((ask(house, waiting, "r2", timeout_s=0.05),))
+            word = (await hear(waiting))["r2"][-1]
+            assert isinstance(word, m.Cancelled)
+            assert word.cause is CancelCause.DEADLINE
+            gate.open()
+            assert isinstance((await hear(running))["r1"][-1], m.Finished)
+
+
+async def test_a_reader_that_takes_nothing_is_cancelled_and_stalls_nobody() -> None:
+    async with open_house(settings=Settings(stall_timeout=0.3)) as house:
+        with Replies(capacity=4) as slow:
+            house.admit((ask(house, slow, "slow", max_tokens=4000),))
+            quick = await converse(house, "quick", (5, 6, 7), max_tokens=50)
+            assert output(quick) == fake_output((5, 6, 7), 50)
+            await all_free(house)
+            heard = (await hear(slow))["slow"]
+            word = heard[-1]
+            assert isinstance(word, m.Cancelled)
+            assert word.cause is CancelCause.STALLED
+            assert output(heard) == fake_output((1, 2, 3), len(output(heard)))
+
+
+def restarts(house: House) -> int:
+    return house.snapshot().restarts["engine_room"]
+
+
+def has_restarted(house: House, times: int) -> bool:
+    return restarts(house) >= times
+
+
+def dies_at(steps: list[int]) -> Callable[[], FakeEngine]:
+    """Engines that raise in the middle of a step: the n-th life after `steps[n]` decode commands."""
+    lives = iter(steps)
+
+    def make() -> FakeEngine:
+        after = next(lives, None)
+        done = 0
+
+        def before(command: c.Command) -> None:
+            nonlocal done
+            done += isinstance(command, c.Decode)
+            if after is not None and done > after:
+                raise RuntimeError("planted: the engine raised mid-step")
+
+        return FakeEngine(before=before)
+
+    return make
+
+
+async def test_an_engine_that_raises_mid_step_costs_no_request_and_no_token() -> None:
+    async with open_house(dies_at([3])) as house:
+        with Replies() as replies:
+            prompts = {f"r{i}": (i, 2, 3) for i in range(1, 6)}
+            house.admit(tuple(ask(house, replies, name, prompt, max_tokens=9) for name, prompt in prompts.items()))
+            heard = await hear(replies)
+        for name, prompt in prompts.items():
+            assert output(heard[name]) == fake_output(prompt, 9)
+            assert len(last_words(heard[name])) == 1
+            finished = heard[name][-1]
+            assert isinstance(finished, m.Finished)
+            assert finished.usage.completion_tokens == 9
+        assert restarts(house) == 1
+        assert isinstance((await converse(house, "next", (7, 8)))[-1], m.Finished)
+
+
+async def test_a_request_on_stage_in_two_deaths_in_a_row_fails_with_one_last_word() -> None:
+    async with open_house(dies_at([3, 0])) as house:
+        heard = await converse(house, "r1", (1, 2, 3), max_tokens=50)
+        (word,) = last_words(heard)
+        assert isinstance(word, m.Failed)
+        assert isinstance((await converse(house, "next", (7, 8)))[-1], m.Finished)
+        await all_free(house)
+
+
+async def test_the_fourth_death_within_a_minute_closes_the_house_and_leaves_nobody_without_a_last_word() -> None:
+    with Replies() as replies:
+        with pytest.raises(ExceptionGroup) as caught:
+            async with open_house(dies_at([0, 0, 0, 0])) as house:
+                for i in range(4):
+                    house.admit((ask(house, replies, f"r{i}"),))
+                    with anyio.fail_after(10):
+                        await until(partial(has_restarted, house, min(i + 1, 3)))
+                await anyio.sleep_forever()
+        assert isinstance(root_cause(caught.value), RestartsExhausted)
+        heard = await hear(replies)
+        assert all(len(last_words(heard[f"r{i}"])) == 1 for i in range(4))
+
+
+async def test_a_model_that_cannot_be_loaded_closes_the_house_at_once() -> None:
+    with pytest.raises(ExceptionGroup) as caught:
+        async with open_house(model="missing"):
+            raise AssertionError("the house opened without a model")
+    assert isinstance(root_cause(caught.value), ModelError)
+
+
+async def test_a_drain_lets_those_inside_finish_and_nobody_else_in() -> None:
+    gate = Gate(c.Decode)
+    async with open_house(lambda: FakeEngine(before=gate)) as house, anyio.create_task_group() as group:
+        with Replies() as inside, Replies() as late:
+            house.admit((ask(house, inside, "r1"),))
+            with anyio.fail_after(10):
+                await until(gate.reached.is_set)
+            group.start_soon(house.drain, 10.0)
+            with anyio.fail_after(10):
+                await until(lambda: house.snapshot().admitter.draining)  # type: ignore[union-attr]
+            house.admit((ask(house, late, "r2"),))
+            word = (await hear(late))["r2"][-1]
+            assert isinstance(word, m.Rejected)
+            assert word.reason is RejectReason.DRAINING
+            gate.open()
+            assert isinstance((await hear(inside))["r1"][-1], m.Finished)
+
+
+async def test_a_drain_that_takes_too_long_cancels_who_is_left() -> None:
+    async with open_house() as house:
+        with Replies(capacity=100_000) as replies:
+            house.admit((ask(house, replies, "r1", max_tokens=3_000_000),))
+            with anyio.fail_after(10):
+                await house.drain(0.05)
+            word = (await hear(replies))["r1"][-1]
+            assert isinstance(word, m.Cancelled)
+            assert word.cause is CancelCause.SHUTDOWN

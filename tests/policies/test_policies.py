@@ -1,0 +1,207 @@
+"""Every decision beside a table of cases."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.policies.admission import granted_tokens, refusal
+from actors.policies.after_death import Fate, fate
+from actors.policies.budget import kv_budget
+from actors.policies.chunks import share_out
+from actors.policies.overdue import Reading, overdue, read_on
+from actors.policies.prefix import common_prefix, hit_type, usable_tokens
+from actors.policies.pressure import pressure_level
+from actors.policies.restarts import Intensity, exhausted, recent
+from actors.policies.turns import Turn, next_turn
+from runtime.types import CancelCause, HitType, MemoryAction, PressureLevel, RejectReason, SequenceId
+from tests.fakes import FACTS
+
+NORMAL, WARN, LIMIT = PressureLevel
+P, D = Turn.PREFILL, Turn.DECODE
+
+
+@pytest.mark.parametrize(
+    ("asking", "open_requests", "draining", "pressure", "action", "expected"),
+    [
+        (1, 0, False, NORMAL, MemoryAction.WARN, None),
+        (1, 9, False, NORMAL, MemoryAction.WARN, None),
+        (1, 10, False, NORMAL, MemoryAction.WARN, RejectReason.QUEUE_FULL),
+        (2, 9, False, NORMAL, MemoryAction.WARN, RejectReason.QUEUE_FULL),
+        (10, 0, False, NORMAL, MemoryAction.WARN, None),
+        (1, 0, True, NORMAL, MemoryAction.WARN, RejectReason.DRAINING),
+        (1, 0, False, LIMIT, MemoryAction.WARN, None),
+        (1, 0, False, LIMIT, MemoryAction.REDUCE_CONTEXT, None),
+        (1, 0, False, LIMIT, MemoryAction.REJECT_NEW, RejectReason.MEMORY_PRESSURE),
+        (1, 0, False, WARN, MemoryAction.REJECT_NEW, None),
+    ],
+)
+def test_the_door_opens_by_credits_drain_and_pressure(
+    asking: int,
+    open_requests: int,
+    draining: bool,
+    pressure: PressureLevel,
+    action: MemoryAction,
+    expected: RejectReason | None,
+) -> None:
+    got = refusal(asking, open_requests=open_requests, credits=10, draining=draining, pressure=pressure, action=action)
+    assert got == expected
+
+
+@pytest.mark.parametrize(
+    ("pressure", "action", "granted"),
+    [
+        (LIMIT, MemoryAction.REDUCE_CONTEXT, 50),
+        (WARN, MemoryAction.REDUCE_CONTEXT, 100),
+        (LIMIT, MemoryAction.WARN, 100),
+    ],
+)
+def test_output_is_halved_only_at_the_limit_and_only_if_so_asked(
+    pressure: PressureLevel, action: MemoryAction, granted: int
+) -> None:
+    assert granted_tokens(100, pressure=pressure, action=action) == granted
+
+
+def test_a_request_for_one_token_keeps_it_under_pressure() -> None:
+    assert granted_tokens(1, pressure=LIMIT, action=MemoryAction.REDUCE_CONTEXT) == 1
+
+
+@pytest.mark.parametrize(
+    ("prefilling", "decoding", "under_way", "last", "expected"),
+    [
+        (False, False, set(), None, None),
+        (True, False, set(), None, P),
+        (False, True, set(), P, D),
+        (True, True, set(), P, D),
+        (True, True, set(), D, P),
+        (True, True, {P}, P, D),
+        (True, True, {D}, P, P),
+        (True, True, {P, D}, D, None),
+        (True, False, {P}, P, None),
+        (False, True, {D}, D, None),
+        (False, True, set(), D, D),
+        (True, False, {D}, P, P),
+    ],
+)
+def test_turns_alternate_and_never_two_of_a_kind(
+    prefilling: bool, decoding: bool, under_way: set[Turn], last: Turn | None, expected: Turn | None
+) -> None:
+    assert next_turn(prefilling=prefilling, decoding=decoding, under_way=frozenset(under_way), last=last) == expected
+
+
+@pytest.mark.parametrize(
+    ("remaining", "budget", "expected"),
+    [
+        ({1: 10}, 4, {1: 4}),
+        ({1: 3, 2: 5}, 10, {1: 3, 2: 5}),
+        ({1: 3, 2: 5}, 4, {1: 3, 2: 1}),
+        ({1: 4, 2: 5}, 4, {1: 4}),
+        ({}, 4, {}),
+    ],
+)
+def test_a_prefill_turn_is_shared_first_come_first_served(
+    remaining: dict[int, int], budget: int, expected: dict[int, int]
+) -> None:
+    assert share_out({SequenceId(k): v for k, v in remaining.items()}, budget) == expected
+
+
+@pytest.mark.parametrize(
+    ("since", "deadline", "expected"),
+    [(90.0, 200.0, None), (90.0, 100.0, CancelCause.DEADLINE), (40.0, 200.0, CancelCause.STALLED)],
+)
+def test_a_request_outstays_its_deadline_or_its_reader(
+    since: float, deadline: float, expected: CancelCause | None
+) -> None:
+    assert overdue(Reading(0, since), deadline=deadline, now=100.0, stall_s=60.0) == expected
+
+
+@pytest.mark.parametrize(
+    ("taken", "unread", "since"),
+    [(5, 3, 10.0), (6, 3, 20.0), (5, 0, 20.0)],
+    ids=["stands still", "took one", "has nothing to read"],
+)
+def test_a_reader_is_seen_to_make_progress(taken: int, unread: int, since: float) -> None:
+    assert read_on(Reading(5, 10.0), taken=taken, unread=unread, now=20.0) == Reading(taken, since)
+
+
+@pytest.mark.parametrize(
+    ("used", "last", "expected"),
+    [
+        (0.50, NORMAL, NORMAL),
+        (0.70, NORMAL, WARN),
+        (0.69, NORMAL, NORMAL),
+        (0.69, WARN, WARN),
+        (0.67, WARN, NORMAL),
+        (0.85, NORMAL, LIMIT),
+        (0.84, LIMIT, LIMIT),
+        (0.84, WARN, WARN),
+        (0.82, LIMIT, WARN),
+        (0.69, LIMIT, WARN),
+        (0.50, LIMIT, NORMAL),
+    ],
+)
+def test_pressure_rises_at_a_threshold_and_falls_below_it(
+    used: float, last: PressureLevel, expected: PressureLevel
+) -> None:
+    assert pressure_level(used, warn=0.70, limit=0.85, last=last) == expected
+
+
+@given(st.lists(st.integers(0, 3), max_size=40), st.lists(st.integers(0, 3), max_size=40))
+def test_the_common_prefix_is_the_one_found_by_stepping(a: list[int], b: list[int]) -> None:
+    stepping = 0
+    while stepping < min(len(a), len(b)) and a[stepping] == b[stepping]:
+        stepping += 1
+    assert common_prefix(tuple(a), tuple(b)) == stepping
+
+
+@pytest.mark.parametrize(
+    ("history", "stored", "expected"),
+    [
+        ((1, 2, 3), (1, 2, 3), HitType.EXACT),
+        ((1, 2, 3), (1, 2), HitType.PREFIX),
+        ((1, 2), (1, 2, 3), HitType.SUPERSEQUENCE),
+        ((1, 2, 3), (1, 2, 4), HitType.LCP),
+        ((1, 2, 3), (2, 2, 3), HitType.MISS),
+    ],
+)
+def test_a_hit_is_named_by_how_prompt_and_store_relate(
+    history: tuple[int, ...], stored: tuple[int, ...], expected: HitType
+) -> None:
+    assert hit_type(history, stored, common_prefix(history, stored)) == expected
+
+
+def test_the_last_id_is_never_taken_from_the_cache() -> None:
+    assert usable_tokens((1, 2, 3), 3) == 2
+    assert usable_tokens((1,), 1) == 0
+
+
+def test_the_fourth_death_within_a_minute_exhausts_three_restarts() -> None:
+    intensity = Intensity(restarts=3, within_s=60.0)
+    deaths: tuple[float, ...] = ()
+    for now in (0.0, 10.0, 20.0):
+        deaths = recent(deaths, now=now, intensity=intensity)
+        assert not exhausted(deaths, intensity)
+    assert exhausted(recent(deaths, now=59.0, intensity=intensity), intensity)
+    assert not exhausted(recent(deaths, now=60.0, intensity=intensity), intensity)
+
+
+@pytest.mark.parametrize(
+    ("ended", "stage_deaths", "expected"),
+    [(True, 2, Fate.CLOSE), (False, 0, Fate.RESUME), (False, 1, Fate.RESUME), (False, 2, Fate.FAIL)],
+)
+def test_what_becomes_of_a_request_after_a_death(ended: bool, stage_deaths: int, expected: Fate) -> None:
+    assert fate(ended=ended, stage_deaths=stage_deaths) == expected
+
+
+def test_kv_caches_get_what_the_weights_leave() -> None:
+    budget = kv_budget(FACTS, keep_mb=None, keep_fraction=0.2)
+    assert budget.total_bytes == round(FACTS.memory_bytes * 0.9)
+    assert budget.keep_bytes == round(FACTS.memory_bytes * 0.2)
+    assert budget.context_tokens == FACTS.context_tokens
+    assert kv_budget(FACTS, keep_mb=1, keep_fraction=0.2).keep_bytes == 1 << 20
+
+
+def test_a_budget_too_small_for_the_context_shortens_it() -> None:
+    from dataclasses import replace
+
+    small = replace(FACTS, memory_bytes=1000, kv_bytes_per_token=10)
+    assert kv_budget(small, keep_mb=0, keep_fraction=0.2).context_tokens == 90
