@@ -1,0 +1,112 @@
+"""Loads a model directory into MLX, and finds out what the rest of the house must know of it."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlx.core as mx
+from mlx.nn.layers.base import Module
+from mlx.nn.layers.embedding import Embedding
+from mlx.nn.layers.quantized import QuantizedEmbedding
+from mlx.utils import tree_flatten
+from mlx_lm.models.cache import make_prompt_cache
+from mlx_lm.utils import load_model
+
+from runtime.errors import ModelError
+from runtime.mlx import device
+
+Config = dict[str, object]
+
+CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx", "model_max_length")
+"""What configurations call the longest sequence, the usual name first."""
+
+UNSTATED_CONTEXT_TOKENS = 32_768
+"""For models whose configuration names no limit, such as recurrent ones."""
+
+LONGEST_REASON = 300
+"""Characters kept of an error that lists every parameter of a model."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model whose weights are in memory, in the form that suits the device."""
+
+    model: Module
+    config: Config
+    context_tokens: int
+    """Tokens a sequence may hold, as the configuration says."""
+    vocab_size: int
+    """Ids below this can be fed in and come out; the configuration may promise more or fewer."""
+    dtype: str
+    """The floating type of most of its bytes: the type it computes in."""
+    weight_bytes: int
+
+
+def load(path: Path, *, trust_remote_code: bool) -> LoadedModel:
+    """Raises ModelError if the directory is broken or its architecture is unknown to mlx-lm."""
+    model, config = open_model(path, trust_remote_code=trust_remote_code)
+    try:
+        model = device.suit(model)
+        mx.eval(model.parameters())
+        vocab_size = _vocabulary_size(model)
+    except (RuntimeError, ValueError) as error:
+        raise ModelError(f"{path.name} cannot be loaded: {_in_one_line(error)}") from error
+    parameters: list[mx.array] = list(dict(tree_flatten(model.parameters())).values())
+    return LoadedModel(
+        model=model,
+        config=config,
+        context_tokens=_context_tokens(config),
+        vocab_size=vocab_size,
+        dtype=_main_dtype(parameters),
+        weight_bytes=sum(array.nbytes for array in parameters),
+    )
+
+
+def open_model(path: Path, *, trust_remote_code: bool) -> tuple[Module, Config]:
+    """Build the model and bind its weights, without reading them yet, and return it with its configuration.
+
+    Raises ModelError. Every architecture is code of its own in mlx-lm and fails in its own way at a broken
+    configuration, which is why any exception counts as the model's fault here.
+    """
+    try:
+        model, config = load_model(path, lazy=True, strict=True, trust_remote_code=trust_remote_code)
+    except KeyError as error:
+        raise ModelError(f"{path.name} cannot be loaded: its config.json lacks {error}") from error
+    except Exception as error:
+        raise ModelError(f"{path.name} cannot be loaded: {_in_one_line(error)}") from error
+    return model, config
+
+
+def _in_one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
+
+
+def _context_tokens(config: Config) -> int:
+    text_config = config.get("text_config")
+    for place in (config, text_config if isinstance(text_config, Mapping) else {}):
+        for key in CONTEXT_KEYS:
+            value = place.get(key)
+            if isinstance(value, int) and value > 0:
+                return value
+    return UNSTATED_CONTEXT_TOKENS
+
+
+def _vocabulary_size(model: Module) -> int:
+    """The smaller of what the embedding has rows for and what one step has logits for.
+
+    MLX checks no index, so an id beyond it would be a read outside the array. Only the shape of the logits is asked
+    for: nothing is computed.
+    """
+    logits = model(mx.array([[0]]), cache=make_prompt_cache(model))
+    embeddings = [module for module in model.modules() if isinstance(module, Embedding | QuantizedEmbedding)]
+    rows = max((module.weight.shape[0] for module in embeddings), default=logits.shape[-1])
+    return int(min(rows, logits.shape[-1]))
+
+
+def _main_dtype(parameters: list[mx.array]) -> str:
+    nbytes: Counter[str] = Counter()
+    for array in parameters:
+        if mx.issubdtype(array.dtype, mx.floating):
+            nbytes[str(array.dtype).removeprefix("mlx.core.")] += array.nbytes
+    return nbytes.most_common(1)[0][0] if nbytes else "float32"

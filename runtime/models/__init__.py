@@ -1,0 +1,1 @@
+"""Models on disk: where they are kept, how they are found, fetched and converted."""
