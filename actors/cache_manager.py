@@ -79,9 +79,12 @@ class CacheManager(Actor[m.CacheWord]):
         self._scheduler.tell(m.KvLeased(wish.request_id, usable, hit, handle))
 
     def _longest(self, history: tuple[int, ...]) -> tuple[KvHandle | None, int]:
-        shared = {handle: common_prefix(history, kept) for handle, kept in self._kept.items()}
-        best = max(shared, key=lambda handle: shared[handle], default=None)
-        return (None, 0) if best is None else (best, shared[best])
+        best: tuple[KvHandle | None, int] = (None, 0)
+        for handle, kept in self._kept.items():
+            shared = common_prefix(history, kept)
+            if shared > best[1]:
+                best = (handle, shared)
+        return best
 
     def _keep(self, kept: m.StoredKv) -> None:
         for handle, token_ids in list(self._kept.items()):

@@ -30,6 +30,8 @@ class EngineRoom:
         self._steps_in_earlier_lives = 0
         self.facts: ModelFacts | None = None
         """Of the model, as the last engine found it; None before the first."""
+        self.opened = anyio.Event()
+        """Set once it has been open."""
 
     @property
     def is_open(self) -> bool:
@@ -68,6 +70,7 @@ class EngineRoom:
         actors = (scheduler, prefill_worker, decode_worker, cache_manager)
         self._show = lambda: tuple(actor.snapshot() for actor in actors)
         self._host, self.facts = host, life.facts
+        self.opened.set()
         boxes.request_admitter.tell(m.EngineRoomOpened(self._epoch, life.facts))
 
     def _life(self, host: Host, facts: ModelFacts) -> Life:

@@ -84,11 +84,12 @@ class Scheduler(Actor[m.SchedulerWord]):
         self._cache_manager.tell(m.LeaseKv(request.request_id, history, total))
 
     def _stage(self, lease: m.KvLeased) -> None:
-        asked, self._leasing = self._leasing, None
+        asked = self._leasing
         if asked is None or asked.request.request_id != lease.request_id:
             # It was cancelled while CacheManager considered it.
             self._cache_manager.tell(m.ReleaseKv(lease.request_id, None))
             return
+        self._leasing = None
         self._staged[lease.request_id] = Turn.PREFILL
         self._request_admitter.tell(m.RequestStaged(lease.request_id))
         self._prefill_worker.tell(m.StartPrefill(self._sequence(asked, lease)))

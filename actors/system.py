@@ -79,6 +79,10 @@ class House:
             self._admitter.receive(m.HouseClosing(cause))
             self._boxes.close()
 
+    async def opened(self) -> None:
+        """Return once the engine room has opened for the first time."""
+        await self._room.opened.wait()
+
     async def _tell_time(self) -> None:
         await tick(self._boxes.request_admitter, every_s=ADMITTER_TICK_S, clock=self._clock)
 

@@ -28,6 +28,9 @@ class Settings(BaseModel):
         description="an mlx-lm directory, a Hugging Face repository id or a GGUF file; "
         "none serves the embedded SmolLM2-135M-Instruct",
     )
+    model_type: Literal["auto", "lm"] = Field(
+        "auto", title="Model", description="what kind of model it is: `lm` is a language model"
+    )
     trust_remote_code: bool = Field(False, title="Model", description="run model code that comes with the weights")
 
     host: str = Field("127.0.0.1", title="Server", description="address to listen on")
@@ -113,6 +116,13 @@ def choices(field: FieldInfo) -> tuple[str, ...]:
     if field.annotation is MemoryAction:
         return tuple(MemoryAction)
     return ()
+
+
+def shown(default: object) -> str:
+    """A default as a person reads it."""
+    if isinstance(default, bool):
+        return "on" if default else "off"
+    return "none" if default is None else f"{default:g}" if isinstance(default, float) else str(default)
 
 
 def load(flags: Mapping[str, object], *, config: Path | None = None) -> Settings:

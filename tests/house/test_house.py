@@ -9,7 +9,6 @@ import pytest
 
 from actors import messages as m
 from actors.replies import Replies
-from actors.snapshots import RoomState
 from actors.supervisor import root_cause
 from actors.system import House
 from runtime.engine import commands as c
@@ -30,7 +29,7 @@ async def open_house(
     async with anyio.create_task_group() as group:
         group.start_soon(house.run)
         with anyio.fail_after(10):
-            await until(lambda: house.snapshot().room is RoomState.READY)
+            await house.opened()
         yield house
         group.cancel_scope.cancel()
 

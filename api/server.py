@@ -1,0 +1,118 @@
+"""Opens the house and the HTTP server before it, and closes them in order."""
+
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import anyio
+import anyio.abc
+import hypercorn.asyncio
+import hypercorn.trio
+from hypercorn.config import Config
+from quart import Quart
+from quart_trio import QuartTrio
+
+from actors.supervisor import root_cause
+from actors.system import House
+from api.app import create_app
+from api.context import ApiContext
+from api.text.codec import HfCodec
+from runtime.engine.hosts import make_host
+from runtime.errors import SettingsError, TroupeError
+from runtime.models.resolve import ModelFiles
+from runtime.settings import Settings
+
+log = logging.getLogger("troupe.server")
+
+LAST_REPLIES_S = 3.0
+"""How long replies that are still on their way to clients have once the house is empty."""
+
+
+async def serve(settings: Settings, files: ModelFiles) -> None:
+    """Serve the model until told to stop by SIGTERM or SIGINT: then let nobody in, let open requests end within
+    `drain_timeout`, and return. A second signal ends the process at once.
+
+    Raises:
+        TroupeError: the house could not open, or had to close.
+    """
+    listener = listen(settings)
+    house = House(settings, partial(make_host, settings, files.path))
+    codec = HfCodec(files.path, trust_remote_code=settings.trust_remote_code)
+    app = create_app(
+        ApiContext(settings=settings, desk=house, codec=codec, model_id=files.model_id, created=int(time.time())),
+        app_class=QuartTrio if settings.event_loop == "trio" else Quart,
+    )
+    stop = anyio.Event()
+    failures: list[Exception] = []
+    async with anyio.create_task_group() as group:
+        group.start_soon(_keep_open, house, stop, failures)
+        group.start_soon(_say_when_ready, house, files.model_id, listener)
+        group.start_soon(_obey_signals, house, stop, settings.drain_timeout)
+        await _serve_http(app, listener, settings, stop.wait)
+        group.cancel_scope.cancel()
+    for failure in failures:
+        raise failure
+
+
+async def _serve_http(
+    app: Quart, listener: socket.socket, settings: Settings, stop: Callable[[], Awaitable[object]]
+) -> None:
+    config = Config()
+    config.bind = [f"fd://{listener.fileno()}"]
+    config.graceful_timeout = LAST_REPLIES_S
+    config.errorlog = logging.getLogger("hypercorn.error")
+    worker = hypercorn.trio.serve if settings.event_loop == "trio" else hypercorn.asyncio.serve
+    await worker(app, config, shutdown_trigger=stop, mode="asgi")
+
+
+async def _keep_open(house: House, stop: anyio.Event, failures: list[Exception]) -> None:
+    """Run the house; should it fall, stop the server in order, so that last words still reach their clients."""
+    try:
+        await house.run()
+    except Exception as error:
+        cause = root_cause(error)
+        failures.append(cause if isinstance(cause, TroupeError) else error)
+        stop.set()
+
+
+async def _say_when_ready(house: House, model_id: str, listener: socket.socket) -> None:
+    await house.opened()
+    host, port = listener.getsockname()[:2]
+    print(f"Troupe serves {model_id} at http://{host}:{port}/v1", file=sys.stderr, flush=True)
+
+
+async def _obey_signals(house: House, stop: anyio.Event, drain_timeout: float) -> None:
+    async def close() -> None:
+        await house.drain(drain_timeout)
+        stop.set()
+
+    async with anyio.create_task_group() as group:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            draining = False
+            async for number in signals:
+                if draining:
+                    os._exit(128 + number)
+                log.info("draining: open requests have %g s to end", drain_timeout)
+                draining = True
+                group.start_soon(close)
+
+
+def listen(settings: Settings) -> socket.socket:
+    """The server's listening socket.
+
+    Raises:
+        SettingsError: it cannot be had; the text says why.
+    """
+    host = "127.0.0.1" if settings.localhost else settings.host
+    if not settings.api_key and host not in ("127.0.0.1", "localhost", "::1"):
+        log.warning("listening on %s without --api-key: everyone who reaches this machine can use the model", host)
+    try:
+        family = socket.getaddrinfo(host, settings.port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, settings.port), family=family, backlog=512)
+    except OSError as error:
+        raise SettingsError(f"cannot listen on {host}:{settings.port}: {error.strerror or error}") from None

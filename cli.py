@@ -1,0 +1,134 @@
+"""The command line: picks the settings and the event loop, opens the house, closes it.
+
+What is heavy is imported where it is needed, so that --help and --version answer at once.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import anyio
+
+from runtime import __version__, settings
+from runtime.errors import TroupeError
+from runtime.settings import Settings
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; an error of ours is one line on stderr and exit status 1."""
+    arguments = vars(_parser().parse_args(argv))
+    command = arguments.pop("command")
+    try:
+        return int(command(arguments))
+    except TroupeError as error:
+        print(f"troupe: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def serve(arguments: dict[str, object]) -> int:
+    config = arguments.pop("config", None)
+    chosen = settings.load(arguments, config=config if isinstance(config, Path) else None)
+    logging.basicConfig(
+        level=chosen.log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", stream=sys.stderr
+    )
+    from api import server
+    from runtime.models.resolve import resolve
+
+    files = resolve(chosen.model, say=_say, trust_remote_code=chosen.trust_remote_code)
+    anyio.run(server.serve, chosen, files, backend=chosen.event_loop)
+    return 0
+
+
+def models(_arguments: dict[str, object]) -> int:
+    from runtime.models.catalog import list_models
+
+    for model in list_models():
+        print(f"{model.name}  ({model.kind}, {model.bytes / 1e6:.0f} MB)")
+    return 0
+
+
+def pull(arguments: dict[str, object]) -> int:
+    from runtime.models.resolve import resolve
+
+    files = resolve(
+        str(arguments["model"]), say=_say, trust_remote_code=bool(arguments.get("trust_remote_code", False))
+    )
+    print(f"{files.model_id} is ready to be served.")
+    return 0
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+# --- the parser ---
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="troupe", description="An inference server for MLX models, made of actors.")
+    parser.add_argument("--version", action="version", version=f"troupe {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_serve(commands.add_parser("serve", help="serve a model over the OpenAI API"))
+    _add_launch(commands.add_parser("launch", help="the same as serve, with --model-path and --model-type"))
+    listing = commands.add_parser("models", help="list the models that are on this machine")
+    listing.set_defaults(command=models)
+    fetching = commands.add_parser("pull", help="fetch a model ahead of serving it")
+    fetching.add_argument("model", metavar="MODEL", help="a Hugging Face repository id, a GGUF file, or `default`")
+    fetching.add_argument("--trust-remote-code", action="store_true", help="accept model code that comes with it")
+    fetching.set_defaults(command=pull)
+    return parser
+
+
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "model", nargs="?", metavar="MODEL", default=argparse.SUPPRESS, help=Settings.model_fields["model"].description
+    )
+    _add_settings(parser)
+
+
+def _add_launch(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model-path",
+        dest="model",
+        metavar="MODEL",
+        default=argparse.SUPPRESS,
+        help=Settings.model_fields["model"].description,
+    )
+    _add_settings(parser)
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    """One flag per setting; a flag that is not given leaves the word to environment, file and default."""
+    parser.set_defaults(command=serve)
+    parser.add_argument(
+        "--config", type=Path, default=argparse.SUPPRESS, help="a TOML file of settings, by their names with _"
+    )
+    groups: dict[str, argparse._ArgumentGroup] = {}
+    for name, field in Settings.model_fields.items():
+        if name == "model":
+            continue
+        title = field.title or ""
+        group = groups.setdefault(title, parser.add_argument_group(title) if title not in groups else groups[title])
+        flags = [settings.flag(spelling) for spelling in settings.names(name, field)]
+        text = f"{field.description} (default: {settings.shown(field.default)})".replace("%", "%%")
+        if field.annotation is bool:
+            group.add_argument(
+                *flags, dest=name, default=argparse.SUPPRESS, help=text, action=argparse.BooleanOptionalAction
+            )
+        else:
+            group.add_argument(
+                *flags,
+                dest=name,
+                default=argparse.SUPPRESS,
+                help=text,
+                choices=settings.choices(field) or None,
+                metavar=None if settings.choices(field) else name.rsplit("_", 1)[-1].upper(),
+            )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
