@@ -52,13 +52,20 @@ def convert(gguf: Path, target: Path) -> None:
     _write_json(target / "config.json", model_config(header, _quantised_bits(weights), factors))
     _write_json(target / "generation_config.json", token_ids(header))
     _write_json(target / "tokenizer_config.json", tokenizer_config(header))
-    build_tokenizer(header).save(str(target / "tokenizer.json"))
-    mx.save_safetensors(str(target / "model.safetensors"), weights, metadata={"format": "mlx"})
+    (target / "tokenizer.json").write_text(build_tokenizer(header).to_str(), encoding="utf-8")
+    _save(weights, target / "model.safetensors")
     open_model(target, trust_remote_code=False)
 
 
 def _write_json(path: Path, value: dict[str, object]) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False), encoding="utf-8")
+
+
+def _save(weights: Weights, path: Path) -> None:
+    try:
+        mx.save_safetensors(str(path), weights, metadata={"format": "mlx"})
+    except RuntimeError as error:
+        raise ModelError(f"its converted weights cannot be written, perhaps the disk is full: {error}") from error
 
 
 def _rope_factors(gguf: Path, header: Header) -> list[float]:

@@ -11,7 +11,7 @@ from mlx.nn.layers.embedding import Embedding
 from mlx.nn.layers.quantized import QuantizedEmbedding
 from mlx.utils import tree_flatten
 from mlx_lm.models.cache import make_prompt_cache
-from mlx_lm.utils import load_model
+from mlx_lm.utils import _get_classes, load_model
 
 from runtime.errors import ModelError
 from runtime.mlx import device
@@ -45,13 +45,13 @@ class LoadedModel:
 
 def load(path: Path, *, trust_remote_code: bool) -> LoadedModel:
     """Raises ModelError if the directory is broken or its architecture is unknown to mlx-lm."""
-    model, config = open_model(path, trust_remote_code=trust_remote_code)
     try:
+        model, config = open_model(path, trust_remote_code=trust_remote_code)
         model = device.suit(model)
         mx.eval(model.parameters())
         vocab_size = _vocabulary_size(model)
-    except (RuntimeError, ValueError) as error:
-        raise ModelError(f"{path.name} cannot be loaded: {_in_one_line(error)}") from error
+    except (ModelError, RuntimeError, ValueError) as error:
+        raise ModelError(f"{path} cannot be loaded: {_in_one_line(error)}") from error
     parameters: list[mx.array] = list(dict(tree_flatten(model.parameters())).values())
     return LoadedModel(
         model=model,
@@ -72,10 +72,19 @@ def open_model(path: Path, *, trust_remote_code: bool) -> tuple[Module, Config]:
     try:
         model, config = load_model(path, lazy=True, strict=True, trust_remote_code=trust_remote_code)
     except KeyError as error:
-        raise ModelError(f"{path.name} cannot be loaded: its config.json lacks {error}") from error
+        raise ModelError(f"its config.json lacks {error}") from error
     except Exception as error:
-        raise ModelError(f"{path.name} cannot be loaded: {_in_one_line(error)}") from error
+        raise ModelError(_in_one_line(error)) from error
     return model, config
+
+
+def is_supported(config: Config) -> bool:
+    """Whether mlx-lm has the architecture that a config.json names as its model_type."""
+    try:
+        _get_classes(config)
+    except (ValueError, AttributeError):
+        return False
+    return True
 
 
 def _in_one_line(error: Exception) -> str:
