@@ -6,7 +6,6 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable
 from functools import partial
 
 import anyio
@@ -53,21 +52,22 @@ async def serve(settings: Settings, files: ModelFiles) -> None:
         group.start_soon(_keep_open, house, stop, failures)
         group.start_soon(_say_when_ready, house, files.model_id, listener)
         group.start_soon(_obey_signals, house, stop, settings.drain_timeout)
-        await _serve_http(app, listener, settings, stop.wait)
+        await _serve_http(app, listener, settings, stop)
         group.cancel_scope.cancel()
     for failure in failures:
         raise failure
 
 
-async def _serve_http(
-    app: Quart, listener: socket.socket, settings: Settings, stop: Callable[[], Awaitable[object]]
-) -> None:
+async def _serve_http(app: Quart, listener: socket.socket, settings: Settings, stop: anyio.Event) -> None:
+    async def stopped() -> None:
+        await stop.wait()
+
     config = Config()
     config.bind = [f"fd://{listener.fileno()}"]
     config.graceful_timeout = LAST_REPLIES_S
     config.errorlog = logging.getLogger("hypercorn.error")
     worker = hypercorn.trio.serve if settings.event_loop == "trio" else hypercorn.asyncio.serve
-    await worker(app, config, shutdown_trigger=stop, mode="asgi")
+    await worker(app, config, shutdown_trigger=stopped, mode="asgi")
 
 
 async def _keep_open(house: House, stop: anyio.Event, failures: list[Exception]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
+from mlx.nn.layers.base import Module
 
 from runtime.engine.commands import DecodedRow, JoinRow
 from runtime.mlx.sampler import Choice, Sampler, SamplerRow
@@ -42,7 +42,7 @@ class Row:
 class DecodeBatch:
     """Rows with their caches merged (mlx-lm's batch caches), and the choice under way for each of them."""
 
-    def __init__(self, model: nn.Module, vocab_size: int) -> None:
+    def __init__(self, model: Module, vocab_size: int) -> None:
         self._model = model
         self._vocab_size = vocab_size
         self._rows: list[Row] = []
@@ -108,7 +108,8 @@ class DecodeBatch:
 
     def _forward(self, tokens: mx.array, caches: Caches) -> mx.array:
         """Feed one token per row; logits of shape [batch, vocabulary]."""
-        return self._model(tokens[:, None], cache=caches)[:, -1]
+        logits: mx.array = self._model(tokens[:, None], cache=caches)[:, -1]
+        return logits
 
     def _sampler_for(self, rows: Sequence[Row]) -> Sampler:
         return Sampler([row.for_sampler() for row in rows], self._vocab_size)

@@ -103,7 +103,7 @@ class MlxEngine:
     def _let_in(self) -> None:
         joining, self._joining = self._joining, []
         if joining:
-            caches = [self._prefilled.pop(row.sequence_id, None) or self._new_caches() for row in joining]
+            caches = [self._prefilled.pop(row.sequence_id, []) or self._new_caches() for row in joining]
             self._batch.join(joining, caches)
 
     def _tidy(self, steps: int) -> None:

@@ -3,8 +3,9 @@
 import hashlib
 import struct
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import mlx.core as mx
 
@@ -38,6 +39,14 @@ class Logprobs:
     def arrays(self) -> list[mx.array]:
         return [self.chosen, self.top_ids, self.top_values]
 
+    def read(self) -> Iterator[tuple[int, float, tuple[tuple[int, float], ...]]]:
+        """Wait for the values: place, log-probability of the chosen token, and the likeliest (id, log-probability)."""
+        chosen = cast("list[float]", self.chosen.tolist())
+        ids = cast("list[list[int]]", self.top_ids.tolist())
+        values = cast("list[list[float]]", self.top_values.tolist())
+        for i, row in enumerate(self.rows):
+            yield row, chosen[i], tuple(zip(ids[i], values[i], strict=True))
+
     def moved(self, places: Mapping[int, int]) -> "Logprobs | None":
         """The same after rows moved from one place to another; those that have no new place are left out."""
         kept = [i for i, row in enumerate(self.rows) if row in places]
@@ -70,17 +79,15 @@ class Choice:
         """The choice of the rows at the places `keep`, in that order."""
         places = {old: new for new, old in enumerate(keep)}
         moved = [part.moved(places) for part in self.logprobs]
-        return Choice(self.tokens[mx.array(keep)], tuple(filter(None, moved)))
+        return Choice(self.tokens[mx.array(list(keep))], tuple(filter(None, moved)))
 
     def read(self, samplings: Sequence[Sampling]) -> list[TokenOutput]:
         """Wait for the choice and return it row by row."""
-        outputs = [TokenOutput(token_id) for token_id in self.tokens.tolist()]
+        token_ids = cast("list[int]", self.tokens.tolist())
+        outputs = [TokenOutput(token_id) for token_id in token_ids]
         for part in self.logprobs:
-            values = (part.chosen.tolist(), part.top_ids.tolist(), part.top_values.tolist())
-            for row, chosen, top_ids, top_values in zip(part.rows, *values, strict=True):
-                wanted = samplings[row].top_logprobs or 0
-                top = tuple(zip(top_ids[:wanted], top_values[:wanted], strict=True))
-                outputs[row] = TokenOutput(outputs[row].token_id, chosen, top)
+            for row, chosen, top in part.read():
+                outputs[row] = TokenOutput(token_ids[row], chosen, top[: samplings[row].top_logprobs])
         return outputs
 
 

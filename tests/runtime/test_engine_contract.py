@@ -1,0 +1,259 @@
+"""What every engine promises: the one on MLX and the fake, each in a ThreadHost, answer the same commands alike."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+
+from runtime.engine import commands as c
+from runtime.engine.host import Engine
+from runtime.engine.thread import ThreadHost
+from runtime.errors import EngineFault, ModelError
+from runtime.mlx.engine import MlxEngine
+from runtime.types import FinishReason, KvHandle, ModelFacts, Sampling, SequenceId
+from tests.fakes import FakeEngine
+from tests.tiny import make_tiny_llama
+
+pytestmark = pytest.mark.anyio
+
+PROMPT = (20, 21, 22, 23, 24, 25, 26)
+
+
+class Submitter:
+    """Submits commands and waits for their results."""
+
+    def __init__(self, host: ThreadHost, facts: ModelFacts) -> None:
+        self._host = host
+        self.facts = facts
+
+    async def __call__(self, command: c.Command) -> c.Result:
+        results: list[c.Result] = []
+        answered = anyio.Event()
+
+        def deliver(result: c.Result, _at: float) -> None:
+            results.append(result)
+            answered.set()
+
+        self._host.submit(command, deliver)
+        with anyio.fail_after(30):
+            await answered.wait()
+        return results[0]
+
+    async def prefill(self, number: int, ids: tuple[int, ...]) -> c.Result:
+        return await self(c.Prefill((c.PrefillSlice(SequenceId(number), ids),)))
+
+    async def join(self, number: int, prompt: tuple[int, ...], *, keep_kv: bool = False, **sampling: object) -> None:
+        await self(c.Join((row(number, prompt, keep_kv=keep_kv, **sampling),)))
+
+    async def decode_to_the_end(self, steps: int = 1) -> dict[int, c.DecodedRow]:
+        """Decode until no row is left; what each gave in all."""
+        rows: dict[int, c.DecodedRow] = {}
+        while True:
+            result = await self(c.Decode(steps))
+            assert isinstance(result, c.Decoded)
+            if not result.rows:
+                return rows
+            for each in result.rows:
+                earlier = rows[each.sequence_id].tokens if each.sequence_id in rows else ()
+                rows[each.sequence_id] = c.DecodedRow(each.sequence_id, earlier + each.tokens, each.finish)
+
+    async def generate(self, number: int, prompt: tuple[int, ...], **sampling: object) -> list[int]:
+        """One sequence alone, from prompt to end."""
+        await self.prefill(number, prompt[:-1])
+        await self.join(number, prompt, **sampling)
+        return ids(await self.decode_to_the_end(), number)
+
+
+def row(
+    number: int, history: tuple[int, ...], *, keep_kv: bool = False, output: int = 0, **sampling: object
+) -> c.JoinRow:
+    settings = {"max_tokens": 6, "temperature": 0.0} | sampling
+    return c.JoinRow(
+        sequence_id=SequenceId(number),
+        history=history,
+        prompt_tokens=len(history) - output,
+        sampling=Sampling(**settings),  # type: ignore[arg-type]
+        keep_kv=keep_kv,
+    )
+
+
+def ids(rows: dict[int, c.DecodedRow], number: int) -> list[int]:
+    return [token.token_id for token in rows[number].tokens]
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_llama(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(params=[FakeEngine, MlxEngine])
+def make_engine(request: pytest.FixtureRequest) -> Callable[[], Engine]:
+    maker: Callable[[], Engine] = request.param
+    return maker
+
+
+@asynccontextmanager
+async def running(make_engine: Callable[[], Engine], model: Path) -> AsyncIterator[Submitter]:
+    host = ThreadHost(make_engine, c.LoadModel(str(model)))
+    async with anyio.create_task_group() as group:
+        with anyio.fail_after(30):
+            facts: ModelFacts = await group.start(host.run)
+        yield Submitter(host, facts)
+        group.cancel_scope.cancel()
+
+
+async def test_loading_tells_the_facts(make_engine: Callable[[], Engine], tiny_model: Path) -> None:
+    async with running(make_engine, tiny_model) as engine:
+        facts = engine.facts
+        assert facts.vocab_size > 100
+        assert facts.context_tokens > 100
+        assert facts.kv_bytes_per_token > 0
+        assert facts.batchable
+        assert facts.trimmable
+
+
+async def test_commands_are_answered_in_order(make_engine: Callable[[], Engine], tiny_model: Path) -> None:
+    async with running(make_engine, tiny_model) as engine:
+        assert await engine.prefill(1, PROMPT[:4]) == c.Prefilled(4, pytest.approx(0, abs=30))
+        assert isinstance(await engine(c.Join(())), c.Done)
+        assert isinstance(await engine(c.Forget((SequenceId(99),))), c.Done)
+        assert isinstance(await engine(c.DropKv((KvHandle(99),))), c.Done)
+        report = await engine(c.MemoryReport())
+        assert isinstance(report, c.MemoryReported)
+        assert 0 < report.usage.system_used_fraction < 1
+        assert await engine(c.Decode()) == c.Decoded((), 0, pytest.approx(0, abs=30))
+
+
+async def test_a_row_ends_after_max_tokens(make_engine: Callable[[], Engine], tiny_model: Path) -> None:
+    async with running(make_engine, tiny_model) as engine:
+        await engine.prefill(1, PROMPT[:-1])
+        await engine.join(1, PROMPT, max_tokens=4)
+        rows = await engine.decode_to_the_end()
+        assert len(rows[1].tokens) == 4
+        assert rows[1].finish is FinishReason.LENGTH
+
+
+async def test_a_row_ends_with_a_stop_id_which_is_its_last_token(
+    make_engine: Callable[[], Engine], tiny_model: Path
+) -> None:
+    async with running(make_engine, tiny_model) as engine:
+        free = await engine.generate(1, PROMPT)
+        stop = free[3]
+        await engine.prefill(2, PROMPT[:-1])
+        await engine.join(2, PROMPT, stop_ids=frozenset({stop}))
+        rows = await engine.decode_to_the_end()
+        assert ids(rows, 2) == free[: free.index(stop) + 1]
+        assert rows[2].finish is FinishReason.STOP
+
+
+async def test_chunks_of_a_prompt_make_no_difference(make_engine: Callable[[], Engine], tiny_model: Path) -> None:
+    async with running(make_engine, tiny_model) as engine:
+        whole = await engine.generate(1, PROMPT)
+        for part in (PROMPT[:2], PROMPT[2:5], PROMPT[5:-1]):
+            await engine.prefill(2, part)
+        await engine.join(2, PROMPT)
+        assert ids(await engine.decode_to_the_end(), 2) == whole
+
+
+async def test_several_steps_in_one_turn_give_the_same_tokens(
+    make_engine: Callable[[], Engine], tiny_model: Path
+) -> None:
+    async with running(make_engine, tiny_model) as engine:
+        one_by_one = await engine.generate(1, PROMPT, max_tokens=7)
+        await engine.prefill(2, PROMPT[:-1])
+        await engine.join(2, PROMPT, max_tokens=7)
+        assert ids(await engine.decode_to_the_end(steps=3), 2) == one_by_one
+
+
+async def test_a_prompt_of_one_id_needs_no_prefill(make_engine: Callable[[], Engine], tiny_model: Path) -> None:
+    async with running(make_engine, tiny_model) as engine:
+        await engine.join(1, (20,))
+        assert len(ids(await engine.decode_to_the_end(), 1)) == 6
+
+
+async def test_rows_join_and_leave_between_steps_without_touching_each_other(
+    make_engine: Callable[[], Engine], tiny_model: Path
+) -> None:
+    prompts = {n: tuple(range(20 + n, 22 + 3 * n)) for n in range(1, 6)}
+    async with running(make_engine, tiny_model) as engine:
+        alone = {n: await engine.generate(100 + n, prompt, max_tokens=4 + n) for n, prompt in prompts.items()}
+        gathered: dict[int, list[int]] = {n: [] for n in prompts}
+        for n, prompt in prompts.items():
+            await engine.prefill(n, prompt[:-1])
+            await engine.join(n, prompt, max_tokens=4 + n)
+            result = await engine(c.Decode())
+            assert isinstance(result, c.Decoded)
+            for each in result.rows:
+                gathered[each.sequence_id] += [token.token_id for token in each.tokens]
+        rest = await engine.decode_to_the_end()
+        for n in prompts:
+            assert gathered[n] + (ids(rest, n) if n in rest else []) == alone[n]
+
+
+@pytest.mark.parametrize("phase", ["prefilled", "joined", "decoding"])
+async def test_a_forgotten_sequence_is_gone_in_every_phase_and_its_neighbour_goes_on(
+    make_engine: Callable[[], Engine], tiny_model: Path, phase: str
+) -> None:
+    async with running(make_engine, tiny_model) as engine:
+        alone = await engine.generate(100, PROMPT)
+        await engine.prefill(1, PROMPT[:-1])
+        await engine.prefill(2, PROMPT[:-2])
+        if phase != "prefilled":
+            await engine.join(2, PROMPT[:-1])
+        await engine.join(1, PROMPT)
+        first = await engine(c.Decode()) if phase == "decoding" else c.Decoded((), 0, 0.0)
+        assert isinstance(first, c.Decoded)
+        await engine(c.Forget((SequenceId(2),)))
+        rows = await engine.decode_to_the_end()
+        assert 2 not in rows
+        earlier = [token.token_id for each in first.rows if each.sequence_id == 1 for token in each.tokens]
+        assert earlier + ids(rows, 1) == alone
+
+
+async def test_a_kept_cache_serves_a_later_sequence_and_stays(
+    make_engine: Callable[[], Engine], tiny_model: Path
+) -> None:
+    async with running(make_engine, tiny_model) as engine:
+        await engine.prefill(1, PROMPT[:-1])
+        await engine.join(1, PROMPT, keep_kv=True)
+        history = PROMPT + tuple(ids(await engine.decode_to_the_end(), 1))
+        await engine(c.StoreKv(SequenceId(1), KvHandle(7)))
+        second = (*history, 30, 31)
+        expected = await engine.generate(2, second)
+        for number, tokens in ((3, len(history) - 1), (4, 3)):
+            await engine(c.LoadKv(KvHandle(7), SequenceId(number), tokens))
+            await engine.prefill(number, second[tokens:-1])
+            await engine.join(number, second)
+            assert ids(await engine.decode_to_the_end(), number) == expected
+        await engine(c.DropKv((KvHandle(7),)))
+
+
+async def test_a_sequence_that_resumes_behind_its_output_says_the_same(
+    make_engine: Callable[[], Engine], tiny_model: Path
+) -> None:
+    async with running(make_engine, tiny_model) as engine:
+        sampling: dict[str, object] = {"temperature": 0.9, "seed": 11, "max_tokens": 8}
+        if make_engine is MlxEngine:
+            sampling |= {"repetition_penalty": 1.2, "frequency_penalty": 0.4}
+        whole = await engine.generate(1, PROMPT, **sampling)
+        history = (*PROMPT, *whole[:3])
+        await engine.prefill(2, history[:-1])
+        await engine(c.Join((row(2, history, output=3, **sampling),)))
+        assert ids(await engine.decode_to_the_end(), 2) == whole[3:]
+
+
+async def test_a_missing_model_is_the_models_fault(make_engine: Callable[[], Engine], tmp_path: Path) -> None:
+    missing = "missing" if make_engine is FakeEngine else str(tmp_path / "missing")
+    with pytest.raises(ExceptionGroup) as caught:
+        async with running(make_engine, Path(missing)):
+            raise AssertionError("it loaded")
+    assert caught.group_contains(ModelError)
+
+
+async def test_a_command_that_raises_is_the_hosts_death(make_engine: Callable[[], Engine], tiny_model: Path) -> None:
+    with pytest.raises(ExceptionGroup) as caught:
+        async with running(make_engine, tiny_model) as engine:
+            await engine(c.LoadKv(KvHandle(404), SequenceId(1), 3))
+    assert caught.group_contains(EngineFault)
