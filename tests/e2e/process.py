@@ -1,0 +1,63 @@
+"""`python cli.py serve` as a process of its own, on a free port."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Self
+
+ROOT = Path(__file__).resolve().parents[2]
+READY = re.compile(r"Troupe serves (\S+) at (http://\S+)/v1")
+START_TIMEOUT_S = 120
+
+
+class ServerProcess:
+    """A context manager: ready on entry, terminated on exit. `output()` is what it printed so far."""
+
+    def __init__(self, *arguments: str, env: dict[str, str] | None = None) -> None:
+        self._arguments = arguments
+        self._env = {**os.environ, "HF_HUB_OFFLINE": "1", **(env or {})}
+        self._lines: list[str] = []
+        self._ready = threading.Event()
+        self.url = ""
+
+    def __enter__(self) -> Self:
+        command = [sys.executable, "cli.py", "serve", "--port", "0", *self._arguments]
+        self.process = subprocess.Popen(command, cwd=ROOT, env=self._env, stderr=subprocess.PIPE, text=True)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        if not self._ready.wait(START_TIMEOUT_S) or not self.url:
+            self.process.kill()
+            raise AssertionError(f"the server did not start:\n{self.output()}")
+        return self
+
+    def _read(self) -> None:
+        assert self.process.stderr
+        for line in self.process.stderr:
+            self._lines.append(line)
+            if found := READY.search(line):
+                self.url = found[2]
+                self._ready.set()
+        self._ready.set()
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            self.wait()
+        finally:
+            self.process.kill()
+
+    def wait(self, timeout_s: float = 60) -> int:
+        """The exit status, once the process has ended."""
+        status = self.process.wait(timeout_s)
+        self._reader.join(timeout_s)
+        assert self.process.stderr
+        self.process.stderr.close()
+        return status
+
+    def output(self) -> str:
+        return "".join(self._lines)
