@@ -91,6 +91,7 @@ class House:
         self._monitor = self._company.memory_monitor(self._boxes, self._settings, self._room)
         async with anyio.create_task_group() as group:
             group.start_soon(box.serve, self._monitor)
+            await self.opened()  # before, there is nothing to measure
             await tick(box, every_s=self._settings.memory_monitor_interval, clock=self._clock)
 
     async def drain(self, within_s: float) -> None:
