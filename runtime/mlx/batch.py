@@ -9,7 +9,9 @@ import mlx.core as mx
 from mlx.nn.layers.base import Module
 
 from runtime.engine.commands import DecodedRow, JoinRow
-from runtime.mlx.sampler import Choice, Sampler, SamplerRow
+from runtime.mlx.choice import Choice
+from runtime.mlx.edits import RowHistory
+from runtime.mlx.sampler import Sampler
 from runtime.types import FinishReason, SequenceId
 
 Caches = list[Any]
@@ -34,9 +36,9 @@ class Row:
             return FinishReason.STOP
         return FinishReason.LENGTH if self.produced >= self.spec.sampling.max_tokens else None
 
-    def for_sampler(self) -> SamplerRow:
+    def for_sampler(self) -> RowHistory:
         split = self.spec.prompt_tokens
-        return SamplerRow(self.spec.sampling, self.history[:split], self.history[split:])
+        return RowHistory(self.spec.sampling, self.history[:split], self.history[split:])
 
 
 class DecodeBatch:
