@@ -1,5 +1,4 @@
-"""The running batch: sequences join and leave between steps, and the next step is under way before the last
-one's tokens are read."""
+"""The running batch: rows join and leave between steps, and the next step starts before the last one is read."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

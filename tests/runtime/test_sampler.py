@@ -78,7 +78,7 @@ def test_rows_of_unlike_settings_are_drawn_as_if_alone() -> None:
     samplings = [settings(), settings(top_k=3), settings(top_p=0.5, temperature=0.7), settings(min_p=0.3)]
     rows, numbers = logits(4), mx.array([0.1, 0.6, 0.3, 0.9])
     together = ints(Draws(samplings).draw(rows, numbers))
-    alone = [int(Draws([each]).draw(rows[i : i + 1], numbers[i : i + 1]).item()) for i, each in enumerate(samplings)]
+    alone = [ints(Draws([each]).draw(rows[i : i + 1], numbers[i : i + 1]))[0] for i, each in enumerate(samplings)]
     assert together == alone
 
 

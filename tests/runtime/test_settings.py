@@ -1,0 +1,85 @@
+"""Settings: one definition, four sources."""
+
+from pathlib import Path
+
+import pytest
+
+import cli
+from runtime import settings
+from runtime.errors import SettingsError
+
+
+def test_a_flag_beats_the_environment_beats_the_file_beats_the_default(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config = tmp_path / "troupe.toml"
+    config.write_text("port = 1001\nqueue_size = 11\nmax_tokens = 21\n")
+    monkeypatch.setenv("TROUPE_PORT", "1002")
+    monkeypatch.setenv("TROUPE_QUEUE_SIZE", "12")
+    chosen = settings.load({"port": "1003"}, config=config)
+    assert (chosen.port, chosen.queue_size, chosen.max_tokens, chosen.max_concurrency) == (1003, 12, 21, 32)
+
+
+def test_an_alias_is_the_same_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = vars(cli._parser().parse_args(["serve", "--queue-timeout", "7"]))
+    assert arguments["timeout"] == "7"
+    monkeypatch.setenv("TROUPE_QUEUE_TIMEOUT", "8")
+    assert settings.load({}).timeout == 8
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"port": "http"}, "port: Input should be a valid integer"),
+        ({"port": "70000"}, "port: Input should be less than or equal to 65535"),
+        ({"timeout": "0"}, "timeout: Input should be greater than 0"),
+        ({"timeout": "nan"}, "timeout"),
+        ({"memory_warn_threshold": "90"}, "memory_limit_threshold must exceed memory_warn_threshold"),
+        ({"memory_action": "panic"}, "memory_action"),
+        ({"colour": "red"}, "colour: Extra inputs are not permitted"),
+    ],
+)
+def test_what_cannot_be_used_is_one_line_that_names_it(given: dict[str, object], said: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        settings.load(given)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["port = ", "port = 1\nport = 2", "[server]\nport = 1"])
+def test_a_broken_file_is_one_line_that_names_what_is_wrong(text: str, tmp_path: Path) -> None:
+    config = tmp_path / "troupe.toml"
+    config.write_text(text)
+    with pytest.raises(SettingsError) as caught:
+        settings.load({}, config=config)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_setting_is_a_flag_of_serve_and_of_launch() -> None:
+    for command in ("serve", "launch"):
+        with pytest.raises(SystemExit):
+            cli.main([command, "--help"])
+        parser = cli._parser()
+        for name, field in settings.Settings.model_fields.items():
+            if name == "model":
+                continue
+            value = settings.choices(field)[0] if settings.choices(field) else "1"
+            argv = [command, settings.flag(name), *([] if field.annotation is bool else [value])]
+            assert name in vars(parser.parse_args(argv))
+
+
+def test_launch_takes_the_model_by_flag() -> None:
+    assert vars(cli._parser().parse_args(["launch", "--model-path", "m", "--model-type", "lm"]))["model"] == "m"
+
+
+@pytest.mark.parametrize("argv", [["--version"], ["--help"], ["serve", "--help"], ["models", "--help"]])
+def test_help_and_version_work(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(argv)
+    assert caught.value.code == 0
+    assert "troupe" in capsys.readouterr().out
+
+
+def test_a_bad_setting_is_one_line_and_status_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["serve", "--port", "-1"]) == 1
+    assert capsys.readouterr().err == "troupe: port: Input should be greater than or equal to 0\n"
