@@ -99,9 +99,7 @@ def make_tokenizer() -> Tokenizer:
         vocab_size=VOCAB,
         min_frequency=1,
         show_progress=False,
-        special_tokens=[
-            AddedToken(text, special=True, normalized=False) for text in (END_OF_TEXT, IM_START, IM_END)
-        ],
+        special_tokens=[AddedToken(text, special=True, normalized=False) for text in (END_OF_TEXT, IM_START, IM_END)],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
     )
     tokenizer.train_from_iterator(CORPUS, trainer)

@@ -27,7 +27,7 @@ def model_config(header: Header, quantised_bits: Mapping[str, int], rope_factors
         "architectures": ["LlamaForCausalLM"],
         "hidden_size": hidden,
         "intermediate_size": header.integer("llama.feed_forward_length"),
-        "num_hidden_layers": header.integer("llama.block_count"),
+        "num_hidden_layers": _layers(header),
         "num_attention_heads": heads,
         "num_key_value_heads": header.integer("llama.attention.head_count_kv", heads),
         "head_dim": head_size,
@@ -66,6 +66,15 @@ def tokenizer_config(header: Header) -> Config:
     if "tokenizer.chat_template" in header.metadata:
         config["chat_template"] = header.text("tokenizer.chat_template")
     return config
+
+
+def _layers(header: Header) -> int:
+    """Checked here, because mlx-lm would build a million layers before it misses their weights."""
+    stated = header.integer("llama.block_count")
+    held = len({name.split(".")[1] for name in header.tensors if name.startswith("blk.")})
+    if stated != held:
+        raise ModelError(f"it is said to have {stated} layers, but holds the tensors of {held}")
+    return stated
 
 
 def _vocabulary_size(header: Header) -> int:
