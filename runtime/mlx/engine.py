@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import assert_never
 
 import mlx.core as mx
+from mlx.utils import tree_map
 from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache
 
 from runtime.engine import commands as c
@@ -124,11 +125,19 @@ class MlxEngine:
 
 
 def _beginning(caches: Caches, tokens: int) -> Caches:
-    """New caches with the first `tokens` tokens of `caches`. Arrays are shared: MLX copies them on writing."""
-    copies = [type(cache).from_state(cache.state) for cache in caches]
+    """New caches with the first `tokens` tokens of `caches`, which stay as they are.
+
+    Buffers are shared until one side writes. The array objects must not be: assigning to a slice changes the object
+    that it is done on, in whosever hands it is.
+    """
+    copies = [type(cache).from_state(tree_map(_another, cache.state)) for cache in caches]
     for cache in copies:
         cache.trim(cache.size() - tokens)
     return copies
+
+
+def _another(leaf: object) -> object:
+    return leaf[...] if isinstance(leaf, mx.array) else leaf
 
 
 def _bytes_per_token(cache: object) -> int:

@@ -220,13 +220,14 @@ async def test_a_kept_cache_serves_a_later_sequence_and_stays(
         await engine.join(1, PROMPT, keep_kv=True)
         history = PROMPT + tuple(ids(await engine.decode_to_the_end(), 1))
         await engine(c.StoreKv(SequenceId(1), KvHandle(7)))
-        second = (*history, 30, 31)
-        expected = await engine.generate(2, second)
-        for number, tokens in ((3, len(history) - 1), (4, 3)):
+        same_again, other_tail = (*history, 30, 31), (*history[:3], 90, 91, 92, 93)
+        expected = {prompt: await engine.generate(50, prompt) for prompt in (same_again, other_tail)}
+        users = [(3, same_again, len(history) - 1), (4, other_tail, 3), (5, same_again, len(history) - 1)]
+        for number, prompt, tokens in users:
             await engine(c.LoadKv(KvHandle(7), SequenceId(number), tokens))
-            await engine.prefill(number, second[tokens:-1])
-            await engine.join(number, second)
-            assert ids(await engine.decode_to_the_end(), number) == expected
+            await engine.prefill(number, prompt[tokens:-1])
+            await engine.join(number, prompt)
+            assert ids(await engine.decode_to_the_end(), number) == expected[prompt]
         await engine(c.DropKv((KvHandle(7),)))
 
 
