@@ -139,7 +139,8 @@ class RequestAdmitter(Actor[m.AdmitterWord]):
 
     def _close_room(self, cause: str) -> None:
         self._epoch = None
-        log.warning("engine room closed (%s) with %d requests open", cause, len(self._ledger))
+        if self._ledger:
+            log.warning("engine room closed (%s) with %d requests open", cause, len(self._ledger))
         for entry in list(self._ledger.values()):
             entry.stage_deaths = entry.stage_deaths + 1 if entry.staged else 0
             entry.staged = False

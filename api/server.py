@@ -52,7 +52,9 @@ async def serve(settings: Settings, files: ModelFiles) -> None:
         group.start_soon(_keep_open, house, stop, failures)
         group.start_soon(_say_when_ready, house, files.model_id, listener)
         group.start_soon(_obey_signals, house, stop, settings.drain_timeout)
-        await _serve_http(app, listener, settings, stop)
+        # In a task of its own: Hypercorn's asyncio worker can leave its task half cancelled when it shuts down.
+        async with anyio.create_task_group() as http:
+            http.start_soon(_serve_http, app, listener, settings, stop)
         group.cancel_scope.cancel()
     for failure in failures:
         raise failure
@@ -66,6 +68,7 @@ async def _serve_http(app: Quart, listener: socket.socket, settings: Settings, s
     config.bind = [f"fd://{listener.fileno()}"]
     config.graceful_timeout = LAST_REPLIES_S
     config.errorlog = logging.getLogger("hypercorn.error")
+    config.errorlog.setLevel(logging.WARNING)  # Where it listens is said once, when requests can be answered.
     worker = hypercorn.trio.serve if settings.event_loop == "trio" else hypercorn.asyncio.serve
     await worker(app, config, shutdown_trigger=stopped, mode="asgi")
 
