@@ -1,0 +1,50 @@
+"""From the bytes of a call to a checked body, or to the one line that says what is wrong with them."""
+
+from typing import TypeVar
+
+import orjson
+from pydantic import ValidationError
+from quart import request
+
+from api.errors import ApiError, bad_request
+from api.schema.base import Body
+
+LONGEST_NAME = 100
+"""Characters of a field's name that an error repeats."""
+
+B = TypeVar("B", bound=Body)
+
+
+async def read_body(kind: type[B]) -> B:
+    """The body of the call under way.
+
+    Raises:
+        ApiError: 415 if it is not JSON by its content type, 400 if it is not JSON, or not a `kind`.
+        werkzeug.exceptions.HTTPException: 413 if it is too large, 408 if it does not come.
+    """
+    if request.mimetype and request.mimetype != "application/json" and not request.mimetype.endswith("+json"):
+        raise ApiError(415, "The body must be JSON: send it with `Content-Type: application/json`.")
+    return parse(kind, await request.get_data(cache=False, as_text=False, parse_form_data=False))
+
+
+def parse(kind: type[B], raw: bytes) -> B:
+    """Make a `kind` out of the bytes of a JSON object; see `read_body` for what it raises."""
+    try:
+        data = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise bad_request(f"The body is not valid JSON: {error}.", code="invalid_json") from None
+    if not isinstance(data, dict):
+        raise bad_request("The body must be a JSON object.")
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        raise _one_line(error) from None
+
+
+def _one_line(error: ValidationError) -> ApiError:
+    first = error.errors(include_url=False, include_input=False)[0]
+    path = [str(part) for part in first["loc"]]
+    if below := first.get("ctx", {}).get("at"):
+        path.append(below[:LONGEST_NAME])
+    param = ".".join(path)
+    return bad_request(f"{param}: {first['msg']}", param=param)

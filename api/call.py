@@ -1,0 +1,124 @@
+"""One HTTP call from its first byte to its last: whatever becomes of it, its exchange is left and it is logged."""
+
+import logging
+import secrets
+import time
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+import anyio
+from hypercorn.typing import (
+    ASGIFramework,
+    ASGIReceiveCallable,
+    ASGIReceiveEvent,
+    ASGISendCallable,
+    ASGISendEvent,
+    Scope,
+)
+
+from api.exchange import Exchange
+
+log = logging.getLogger("troupe.access")
+
+CLIENT_LEFT = 499
+"""What the log says of a call whose reply was not sent to its end (nginx's number)."""
+
+UPLOAD_S = 30.0
+"""How long a reply waits for a body that nobody wants to be all there."""
+
+
+@dataclass(slots=True)
+class Call:
+    """What is remembered of a call while it lasts."""
+
+    method: str
+    path: str
+    id: str = field(default_factory=lambda: secrets.token_hex(12))
+    exchange: Exchange | None = None
+    """Set by the route, if it asks for tokens."""
+    started_at: float = field(default_factory=time.monotonic)
+    uploaded: anyio.Event = field(default_factory=anyio.Event)
+    """Set when the last byte of the request is there."""
+    first_body_at: float | None = None
+    status: int = CLIENT_LEFT
+    complete: bool = False
+    """Whether the last byte of the reply was handed to the server."""
+
+
+current_call: ContextVar[Call] = ContextVar("current_call")
+"""The call that the running task works for."""
+
+
+class CallKeeper:
+    """Goes around the ASGI application, because only there a call's end is seen for certain.
+
+    Quart cancels a handler when its client leaves, but it does not say so to what the handler left behind: a
+    response whose body was never started runs no `finally` of its own.
+    """
+
+    def __init__(self, app: ASGIFramework) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        call = Call(scope["method"], scope["path"])
+        current_call.set(call)
+        try:
+            await self._app(scope, _watched_receive(call, receive), _watched_send(call, send))
+        except Exception:
+            call.status, call.complete = 500, True
+            raise
+        finally:
+            if call.exchange:
+                call.exchange.leave()
+            _log(call)
+
+
+def _watched_receive(call: Call, receive: ASGIReceiveCallable) -> ASGIReceiveCallable:
+    """`receive`, noting when the request is complete."""
+
+    async def watched() -> ASGIReceiveEvent:
+        event = await receive()
+        if event["type"] != "http.request" or not event["more_body"]:
+            call.uploaded.set()
+        return event
+
+    return watched
+
+
+def _watched_send(call: Call, send: ASGISendCallable) -> ASGISendCallable:
+    """`send`, noting what is sent; the reply's headers get the call's id.
+
+    A reply waits for its request to be complete: one that is sent into an upload, as for a body that is too
+    large, is lost on most clients, which find the connection reset or wait on it for ever.
+    """
+
+    async def watched(event: ASGISendEvent) -> None:
+        if event["type"] == "http.response.start":
+            headers = [*event["headers"], (b"x-request-id", call.id.encode())]
+            with anyio.move_on_after(UPLOAD_S) as waiting:
+                await call.uploaded.wait()
+            if waiting.cancelled_caught:
+                headers.append((b"connection", b"close"))
+            call.status, event["headers"] = event["status"], headers
+        await send(event)
+        if event["type"] == "http.response.body":
+            call.first_body_at = call.first_body_at or time.monotonic()
+            call.complete = not event["more_body"]
+
+    return watched
+
+
+def _log(call: Call) -> None:
+    """One line, without content and without keys."""
+    now = time.monotonic()
+    line = f"{call.id} {call.method} {call.path[:200]!a} {call.status if call.complete else CLIENT_LEFT}"
+    line += f" {now - call.started_at:.3f}s"
+    if call.first_body_at:
+        line += f" first={call.first_body_at - call.started_at:.3f}s"
+    if call.exchange:
+        usage = call.exchange.usage
+        line += f" prompt={usage.prompt_tokens} cached={usage.cached_tokens} completion={usage.completion_tokens}"
+    log.info(line)

@@ -1,0 +1,71 @@
+"""POST /v1/completions."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from quart import Blueprint, Response
+
+from api.answer import Json, answer
+from api.body import read_body
+from api.context import ApiContext
+from api.exchange import ChoiceEvent
+from api.logprobs import completion_logprobs
+from api.schema.completions import CompletionBody, Prompt
+from api.text.codec import TextCodec
+
+
+def completion_routes(context: ApiContext) -> Blueprint:
+    """The continuation of a text."""
+    routes = Blueprint("completions", __name__)
+    codec = context.codec
+
+    @routes.post("/v1/completions")
+    async def create() -> Response:
+        arrived_at = context.desk.now()
+        body = await read_body(CompletionBody)
+        context.check(body.model)
+        prompts = [await codec.prompt_ids(prompt) if isinstance(prompt, str) else prompt for prompt in body.prompt]
+        echoes = [_text(prompt, codec) for prompt in body.prompt for _ in range(body.n)] if body.echo else []
+        return await answer(context, body, prompts, CompletionFormat(codec, echoes), arrived_at=arrived_at)
+
+    return routes
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionFormat:
+    """OpenAI's text_completion."""
+
+    codec: TextCodec
+    echoes: Sequence[str]
+    """What each choice's text begins with; empty where that is nothing."""
+    prefix: ClassVar[str] = "cmpl"
+    whole_object: ClassVar[str] = "text_completion"
+    chunk_object: ClassVar[str] = "text_completion"
+
+    def opening(self, index: int) -> Json | None:
+        """See Format: the prompt, if it is to be echoed."""
+        return _choice(ChoiceEvent(index, self.echoes[index]), None) if self.echoes else None
+
+    def news(self, event: ChoiceEvent) -> Iterator[Json]:
+        """See Format."""
+        yield _choice(event, completion_logprobs(event.scored, self.codec))
+
+    def whole(self, event: ChoiceEvent) -> Json:
+        """See Format."""
+        echo = self.echoes[event.index] if self.echoes else ""
+        choice = _choice(event, completion_logprobs(event.scored, self.codec))
+        return choice | {"text": echo + event.text}
+
+
+def _choice(event: ChoiceEvent, logprobs: Json | None) -> Json:
+    return {
+        "index": event.index,
+        "text": event.text,
+        "logprobs": logprobs,
+        "finish_reason": event.finish_reason,
+    }
+
+
+def _text(prompt: Prompt, codec: TextCodec) -> str:
+    return prompt if isinstance(prompt, str) else codec.text_of(prompt)

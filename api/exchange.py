@@ -1,0 +1,180 @@
+"""One HTTP call that wants tokens: prompts become requests, replies become text, and leaving cancels."""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import assert_never, cast
+
+from actors.desk import FrontDesk
+from actors.messages import (
+    Accepted,
+    Cancelled,
+    Failed,
+    Finished,
+    PrefillAdvanced,
+    Rejected,
+    Reply,
+    Request,
+    TokensDecoded,
+    Usage,
+)
+from actors.replies import Replies
+from api.errors import of_last_word
+from api.text.choice import ChoiceText, ScoredToken
+from api.text.codec import TextCodec
+from runtime.types import CancelCause, FinishReason, RequestId, Sampling, TokenOutput
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What one call asks for: the same number of choices for each prompt."""
+
+    prompts: Sequence[tuple[int, ...]]
+    samplings: Sequence[Sampling]
+    """One per choice: those of the first prompt, then those of the next."""
+    stops: Sequence[str]
+    report_every: int
+    """How many tokens to wait for before there is news of a choice."""
+
+    @property
+    def choices_per_prompt(self) -> int:
+        return len(self.samplings) // len(self.prompts)
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceEvent:
+    """News of one choice: more text, its end, or both."""
+
+    index: int
+    text: str
+    scored: tuple[ScoredToken, ...] = ()
+    finish_reason: str | None = None
+    """`stop` or `length`; this is its last event then."""
+
+
+@dataclass(slots=True)
+class _Choice:
+    index: int
+    request_id: RequestId
+    text: ChoiceText
+    prompt_tokens: int
+    usage: Usage | None = None
+    """What the house says it cost, from the last word on."""
+
+
+class Exchange:
+    """Puts an order to the front desk and gives what comes of it, event by event.
+
+    `leave` must be called in the end, whatever happened.
+    """
+
+    def __init__(self, exchange_id: str, order: Order, *, desk: FrontDesk, codec: TextCodec) -> None:
+        self.id = exchange_id
+        self.order = order
+        self._desk = desk
+        self._replies = Replies()
+        self._choices: dict[RequestId, _Choice] = {}
+        for index in range(len(order.samplings)):
+            request_id = RequestId(f"{exchange_id}-{index}")
+            prompt = order.prompts[index // order.choices_per_prompt]
+            self._choices[request_id] = _Choice(index, request_id, ChoiceText(codec, order.stops), len(prompt))
+        self._open: set[RequestId] = set()
+        """Requests that may still be running."""
+
+    async def begin(self, *, arrived_at: float, deadline: float) -> None:
+        """Ask for all requests to come in, and wait for the answer. Times are the desk's.
+
+        Raises:
+            ApiError: they are not let in.
+        """
+        self._open.update(self._choices)
+        requests = tuple(self._request(choice, arrived_at, deadline) for choice in self._choices.values())
+        self._desk.admit(requests)
+        # All are let in or none, so the first reply tells.
+        reply = await self._reply()
+        if isinstance(reply, Rejected):
+            self._open.clear()
+            raise of_last_word(reply)
+
+    async def next_event(self) -> ChoiceEvent | None:
+        """The next event; None once every request had its last word. Cancelling it loses nothing.
+
+        Raises:
+            ApiError: a request ended without an answer; the others go on until `leave`.
+        """
+        while self._open:
+            if event := self._event(await self._reply()):
+                return event
+        return None
+
+    @property
+    def usage(self) -> Usage:
+        """What it cost so far: each prompt counts once, and what of it was cached by its first choice's account."""
+        first = [c for c in self._choices.values() if c.index % self.order.choices_per_prompt == 0]
+        return Usage(
+            prompt_tokens=sum(choice.prompt_tokens for choice in first),
+            cached_tokens=sum(choice.usage.cached_tokens for choice in first if choice.usage),
+            completion_tokens=sum(choice.text.tokens for choice in self._choices.values()),
+        )
+
+    def leave(self) -> None:
+        """End whatever still runs; nobody is interested any more."""
+        for request_id in self._choices:
+            if request_id in self._open:
+                self._desk.cancel(request_id, CancelCause.CLIENT_LEFT)
+        self._open.clear()
+        self._replies.__exit__(None, None, None)
+
+    def _request(self, choice: _Choice, arrived_at: float, deadline: float) -> Request:
+        return Request(
+            request_id=choice.request_id,
+            prompt_ids=self.order.prompts[choice.index // self.order.choices_per_prompt],
+            sampling=self.order.samplings[choice.index],
+            arrived_at=arrived_at,
+            deadline=deadline,
+            sink=self._replies.sink(choice.request_id),
+            report_every=self.order.report_every,
+        )
+
+    async def _reply(self) -> Reply:
+        # A fresh iterator every time: being cancelled, as by a heartbeat's timeout, ends an async generator for good.
+        async with aclosing(cast("AsyncGenerator[Reply]", aiter(self._replies))) as replies:
+            return await anext(replies)
+
+    def _event(self, reply: Reply) -> ChoiceEvent | None:
+        choice = self._choices[reply.request_id]
+        match reply:
+            case Accepted() | PrefillAdvanced():
+                return None
+            case TokensDecoded(tokens=tokens):
+                return self._news(choice, tokens, None)
+            case Finished(tokens=tokens, reason=reason, usage=usage):
+                self._open.discard(reply.request_id)
+                choice.usage = usage
+                return self._news(choice, tokens, reason)
+            case Cancelled() | Failed() | Rejected():
+                self._open.discard(reply.request_id)
+                if not choice.text.stopped:
+                    raise of_last_word(reply)
+                choice.usage = reply.usage if isinstance(reply, Cancelled) else None
+                return None
+            case _:
+                assert_never(reply)
+
+    def _news(
+        self, choice: _Choice, tokens: Sequence[TokenOutput], finish_reason: FinishReason | None
+    ) -> ChoiceEvent | None:
+        already_stopped = choice.text.stopped
+        if already_stopped:
+            return None  # What the engine produced before it heard of the stop.
+        pieces = [choice.text.feed(tokens)]
+        if finish_reason:
+            pieces.append(choice.text.finish())
+        if choice.text.stopped:
+            self._desk.cancel(choice.request_id, CancelCause.STOP_STRING)
+            finish_reason = FinishReason.STOP
+        text = "".join(piece.text for piece in pieces)
+        scored = tuple(token for piece in pieces for token in piece.scored)
+        if not text and not scored and not finish_reason:
+            return None
+        return ChoiceEvent(choice.index, text, scored, finish_reason.value if finish_reason else None)

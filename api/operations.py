@@ -1,0 +1,72 @@
+"""For those who run the server: /health, /v1/status, and the snapshots of the actors behind /v1/actors."""
+
+from collections.abc import AsyncGenerator
+
+import anyio
+import orjson
+from quart import Blueprint, Response, current_app, request
+
+from actors.snapshots import HouseSnapshot, RoomState
+from api import sse
+from api.context import ApiContext
+from api.errors import bad_request
+from api.status import status
+
+SHORTEST_INTERVAL_S, LONGEST_INTERVAL_S = 0.05, 60.0
+
+
+def operation_routes(context: ApiContext) -> Blueprint:
+    """How the house is doing."""
+    routes = Blueprint("operations", __name__)
+    desk = context.desk
+
+    @routes.get("/health")
+    async def health() -> Response:
+        house = desk.snapshot()
+        state = _health(house)
+        body = {"status": state, "model": context.model_id, "uptime_s": round(house.uptime_s, 3)}
+        return _json(body, 200 if state == "ok" else 503)
+
+    @routes.get("/v1/status")
+    async def show_status() -> Response:
+        return _json(status(desk.snapshot(), context.model_id))
+
+    @routes.get("/v1/actors")
+    async def show_actors() -> Response:
+        if request.args.get("stream", "false") != "true" or request.method == "HEAD":
+            return _json(desk.snapshot())
+        return sse.stream(_snapshots(context, _interval_s(request.args.get("interval", "1"))))
+
+    return routes
+
+
+def _health(house: HouseSnapshot) -> str:
+    if house.admitter and house.admitter.draining:
+        return "draining"
+    return "ok" if house.room is RoomState.READY else house.room.value
+
+
+def _interval_s(text: str) -> float:
+    try:
+        interval_s = float(text)
+    except ValueError:
+        interval_s = float("nan")
+    if not SHORTEST_INTERVAL_S <= interval_s <= LONGEST_INTERVAL_S:
+        raise bad_request(
+            f"interval: must be {SHORTEST_INTERVAL_S:g} to {LONGEST_INTERVAL_S:g} seconds.", param="interval"
+        )
+    return interval_s
+
+
+async def _snapshots(context: ApiContext, interval_s: float) -> AsyncGenerator[bytes]:
+    """A snapshot every `interval_s`, until the house drains: a watcher must not keep the server from closing."""
+    while True:
+        house = context.desk.snapshot()
+        yield sse.frame(house)
+        if _health(house) == "draining":
+            return
+        await anyio.sleep(interval_s)
+
+
+def _json(body: object, code: int = 200) -> Response:
+    return current_app.response_class(orjson.dumps(body), code, mimetype="application/json")

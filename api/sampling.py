@@ -1,0 +1,73 @@
+"""From the fields of a body to the sampling settings of each of its rows."""
+
+import secrets
+from dataclasses import replace
+
+from api.context import ApiContext
+from api.errors import bad_request
+from api.schema.generation import GenerationBody
+from runtime.types import Sampling
+
+SEEDS = 1 << 63
+"""Seeds are taken modulo this, so that they fit any integer type on their way."""
+
+
+def samplings(body: GenerationBody, prompts: list[tuple[int, ...]], context: ApiContext) -> list[Sampling]:
+    """One for each choice: `body.n` for the first prompt, then as many for the next.
+
+    Choices of one prompt differ by their seeds: the i-th has the body's seed plus i.
+
+    Raises:
+        ApiError: 400; a token id is not in the vocabulary, or a prompt leaves no room for an answer.
+    """
+    for prompt in prompts:
+        _check_prompt(body, prompt, context)
+    seed = secrets.randbelow(SEEDS) if body.seed is None else body.seed
+    base = _base(body, context)
+    asked = body.asked_tokens or context.settings.max_tokens
+    return [
+        replace(base, max_tokens=min(asked, context.facts().context_tokens - len(prompt)), seed=(seed + choice) % SEEDS)
+        for prompt in prompts
+        for choice in range(body.n)
+    ]
+
+
+def _base(body: GenerationBody, context: ApiContext) -> Sampling:
+    settings, vocab_size = context.settings, context.facts().vocab_size
+    for token_id in body.logit_bias:
+        if token_id >= vocab_size:
+            raise bad_request(
+                f"logit_bias.{token_id}: the model has no token {token_id}.", param=f"logit_bias.{token_id}"
+            )
+    return Sampling(
+        max_tokens=1,
+        stop_ids=context.codec.stop_ids,
+        temperature=_first(body.temperature, settings.default_temperature, 1.0),
+        top_p=_first(body.top_p, settings.default_top_p, 1.0),
+        top_k=body.top_k if 0 < body.top_k < vocab_size else 0,
+        min_p=body.min_p,
+        repetition_penalty=body.repetition_penalty,
+        presence_penalty=body.presence_penalty,
+        frequency_penalty=body.frequency_penalty,
+        logit_bias=tuple(body.logit_bias.items()),
+        top_logprobs=body.top_logprobs_asked,
+    )
+
+
+def _first(*values: float | None) -> float:
+    return next(value for value in values if value is not None)
+
+
+def _check_prompt(body: GenerationBody, prompt: tuple[int, ...], context: ApiContext) -> None:
+    facts, param = context.facts(), body.prompt_field
+    if not prompt:
+        raise bad_request("The prompt has no tokens.", param=param)
+    if max(prompt) >= facts.vocab_size:
+        raise bad_request(f"{param}: the model has no token {max(prompt)}.", param=param)
+    if len(prompt) >= facts.context_tokens:
+        raise bad_request(
+            f"The prompt has {len(prompt)} tokens; the model's context of {facts.context_tokens} tokens must hold "
+            "prompt and answer.",
+            param=param,
+            code="context_length_exceeded",
+        )

@@ -1,0 +1,61 @@
+"""POST /v1/completions: what a client may send, as OpenAI's API reference has it."""
+
+from typing import Annotated, ClassVar
+
+from annotated_types import Ge, Le
+from pydantic import PlainValidator, model_validator
+
+from api.schema.base import wrong
+from api.schema.generation import GenerationBody
+
+Prompt = str | tuple[int, ...]
+"""One prompt: text, or token ids."""
+
+MOST_PROMPTS = 64
+
+
+def _prompts(value: object) -> list[Prompt]:
+    """`prompt` is a string, a list of strings, a list of ids, or a list of lists of ids."""
+    if isinstance(value, str) or (isinstance(value, list) and value and type(value[0]) is int):
+        return [_prompt(value, at=None)]
+    if not isinstance(value, list):
+        raise wrong("must be a string, a list of strings, a list of token ids, or a list of such lists")
+    if not 1 <= len(value) <= MOST_PROMPTS:
+        raise wrong(f"must hold 1 to {MOST_PROMPTS} prompts")
+    return [_prompt(prompt, at=str(index)) for index, prompt in enumerate(value)]
+
+
+def _prompt(value: object, *, at: str | None) -> Prompt:
+    if not isinstance(value, str | list):
+        raise wrong("must be a string or a list of token ids", at=at)
+    if not value:
+        raise wrong("must not be empty", at=at)
+    if isinstance(value, str):
+        return value
+    # `type` because a bool is an int, too.
+    if any(type(token_id) is not int or token_id < 0 for token_id in value):
+        raise wrong("must hold nothing but token ids", at=at)
+    return tuple(value)
+
+
+class CompletionBody(GenerationBody):
+    """Prompts that want to be continued."""
+
+    prompt_field: ClassVar[str] = "prompt"
+    not_yet: ClassVar[frozenset[str]] = GenerationBody.not_yet | {"best_of", "suffix"}
+
+    prompt: Annotated[list[Prompt], PlainValidator(_prompts)]
+    echo: bool = False
+    """Send the prompt before the completion."""
+    logprobs: Annotated[int, Ge(0), Le(5)] | None = None
+
+    @model_validator(mode="after")
+    def _no_scored_echo(self) -> "CompletionBody":
+        if self.echo and self.logprobs is not None:
+            raise wrong("is not supported together with logprobs yet", at="echo")
+        return self
+
+    @property
+    def top_logprobs_asked(self) -> int | None:
+        """See GenerationBody."""
+        return self.logprobs

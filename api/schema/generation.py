@@ -1,0 +1,85 @@
+"""The fields that chat and text completions share: how to choose tokens, when to stop, how to send."""
+
+import re
+from typing import Annotated, ClassVar
+
+from annotated_types import Ge, Gt, Le, MaxLen, MinLen
+from pydantic import BeforeValidator, Field, model_validator
+
+from api.schema.base import Body, at_most, wrong
+
+StopString = Annotated[str, MinLen(1), MaxLen(1024)]
+Bias = Annotated[float, Ge(-100), Le(100)]
+Penalty = Annotated[float, Ge(-2), Le(2)]
+
+
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+def _by_id(biases: object) -> object:
+    """JSON has no numbers for keys: token ids come as decimal strings."""
+    if not isinstance(biases, dict):
+        return biases
+    for key in biases:
+        if not re.fullmatch("[0-9]{1,9}", key):
+            raise wrong("is not a token id", at=key)
+    return {int(key): bias for key, bias in biases.items()}
+
+
+class StreamOptions(Body):
+    """How to stream."""
+
+    include_usage: bool = False
+    """Send a last chunk that holds the usage."""
+
+
+class GenerationBody(Body):
+    """What any request for tokens may say. Defaults that the operator can set are None here."""
+
+    prompt_field: ClassVar[str]
+    """The field that holds the prompt."""
+    not_yet: ClassVar[frozenset[str]] = frozenset(
+        {"repetition_policy_override", "include_diagnostics", "diagnostics_level", "service_tier"}
+    )
+
+    model: str
+    temperature: Annotated[float, Ge(0), Le(2)] | None = None
+    top_p: Annotated[float, Ge(0), Le(1)] | None = None
+    top_k: Annotated[int, Ge(-1)] = 0
+    """0 and -1 are off."""
+    min_p: Annotated[float, Ge(0), Le(1)] = 0.0
+    max_tokens: Annotated[int, Ge(1)] | None = None
+    stop: Annotated[list[StopString], at_most(16), BeforeValidator(_as_list)] = Field(default_factory=list)
+    seed: int | None = None
+    n: Annotated[int, Ge(1), Le(16)] = 1
+    logit_bias: Annotated[dict[int, Bias], BeforeValidator(_by_id), at_most(1024)] = Field(default_factory=dict)
+    presence_penalty: Penalty = 0.0
+    frequency_penalty: Penalty = 0.0
+    repetition_penalty: Annotated[float, Gt(0), Le(10)] = 1.0
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    user: str | None = None
+    metadata: object = None
+    store: bool | None = None
+
+    @model_validator(mode="after")
+    def _options_need_a_stream(self) -> "GenerationBody":
+        if self.stream_options and not self.stream:
+            raise wrong("is only allowed with stream", at="stream_options")
+        return self
+
+    @property
+    def asked_tokens(self) -> int | None:
+        """How many tokens the client wants at most; None if it does not say."""
+        return self.max_tokens
+
+    @property
+    def top_logprobs_asked(self) -> int | None:
+        """How many of the likeliest tokens to tell beside each chosen one; None for no log-probabilities at all."""
+        return None
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether a stream ends with a chunk that holds the usage."""
+        return self.stream_options is not None and self.stream_options.include_usage

@@ -1,0 +1,102 @@
+"""GET /v1/status in the words that users of other servers know, out of a snapshot of the house."""
+
+from actors.snapshots import DecodingSequence, HouseSnapshot, PrefillingSequence, RoomState
+from runtime.types import MemoryUsage, RequestId
+
+Json = dict[str, object]
+
+_STATUS = {RoomState.READY: "running", RoomState.RESTARTING: "stopped", RoomState.LOADING: "not_loaded"}
+
+
+def status(house: HouseSnapshot, model_id: str) -> Json:
+    """Gigabytes are 10^9 bytes; megabytes are 2^20, as in --cache-memory-mb. `runtime` counts open requests,
+    the waiting ones among them; what nobody measured yet is null."""
+    admitter, scheduler = house.admitter, house.scheduler
+    open_requests = admitter.open_requests if admitter else ()
+    running = len(scheduler.prefilling) + len(scheduler.decoding) if scheduler else 0
+    return {
+        "status": _STATUS[house.room],
+        "model": model_id,
+        "uptime_s": round(house.uptime_s, 3),
+        "steps_executed": house.steps_executed,
+        "num_running": running,
+        "num_waiting": len(open_requests) - running,
+        "total_requests_processed": admitter.requests_closed if admitter else 0,
+        "total_prompt_tokens": admitter.prompt_tokens if admitter else 0,
+        "total_completion_tokens": admitter.completion_tokens if admitter else 0,
+        "metal": _memory(house.monitor.usage if house.monitor else None),
+        "cache": _cache(house),
+        "runtime": {
+            "active_concurrency": len(open_requests),
+            "peak_concurrency": admitter.peak_open if admitter else 0,
+        },
+        "requests": _requests(house, open_requests),
+    }
+
+
+def _memory(usage: MemoryUsage | None) -> Json:
+    """`metal` is the name that users know; on other devices it is their memory."""
+    return {
+        "active_memory_gb": usage.active_bytes / 1e9 if usage else None,
+        "peak_memory_gb": usage.peak_bytes / 1e9 if usage else None,
+        "cache_memory_gb": usage.cache_bytes / 1e9 if usage else None,
+    }
+
+
+def _cache(house: HouseSnapshot) -> Json:
+    cache = house.cache
+    return {
+        "type": "memory-aware",
+        "entries": cache.entries if cache else 0,
+        "hit_rate": cache.hits / cache.lookups if cache and cache.lookups else 0.0,
+        "memory_mb": cache.stored_bytes / 2**20 if cache else 0.0,
+    }
+
+
+def _requests(house: HouseSnapshot, open_requests: tuple[RequestId, ...]) -> list[Json]:
+    prefilling = {each.request_id: each for each in house.prefill.sequences} if house.prefill else {}
+    decoding = {each.request_id: each for each in house.decode.sequences} if house.decode else {}
+    shown = []
+    for request_id in open_requests:
+        if request_id in decoding:
+            shown.append(_decoding(decoding[request_id]))
+        elif request_id in prefilling:
+            shown.append(_prefilling(prefilling[request_id]))
+        else:
+            shown.append(_row(request_id, "queued"))
+    return shown
+
+
+def _prefilling(sequence: PrefillingSequence) -> Json:
+    return _row(sequence.request_id, "prefill") | {
+        "progress": sequence.done_tokens / sequence.total_tokens,
+        "cache_hit_type": sequence.hit_type.value,
+        "cached_tokens": sequence.cached_tokens,
+        "max_tokens": sequence.max_tokens,
+    }
+
+
+def _decoding(sequence: DecodingSequence) -> Json:
+    return _row(sequence.request_id, "generation") | {
+        "tokens_per_second": sequence.tokens_per_second,
+        "ttft_s": sequence.ttft_s,
+        "progress": sequence.generated_tokens / sequence.max_tokens,
+        "cache_hit_type": sequence.hit_type.value,
+        "cached_tokens": sequence.cached_tokens,
+        "generated_tokens": sequence.generated_tokens,
+        "max_tokens": sequence.max_tokens,
+    }
+
+
+def _row(request_id: RequestId, phase: str) -> Json:
+    return {
+        "request_id": request_id,
+        "phase": phase,
+        "tokens_per_second": 0.0,
+        "ttft_s": None,
+        "progress": 0.0,
+        "cache_hit_type": None,
+        "cached_tokens": 0,
+        "generated_tokens": 0,
+        "max_tokens": None,
+    }

@@ -1,0 +1,181 @@
+"""Between text and token ids: chat templates, prompts, stop ids, and the bytes behind every token."""
+
+from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import anyio
+import orjson
+from anyio.to_thread import run_sync
+from transformers import AutoTokenizer
+from transformers.tokenization_utils_tokenizers import TokenizersBackend
+
+from api.errors import bad_request
+from api.text.detokeniser import ByteLevelDetokeniser, Detokeniser, WindowDetokeniser
+from api.text.vocabulary import byte_ids, byte_level_bytes, decoder_types
+from runtime.errors import ModelError
+
+LONG_TEXT = 4_000
+"""Characters from which on a text is encoded in a worker thread, so that the event loop never stands still."""
+
+ChatMessage = dict[str, object]
+"""One message as chat templates read it: role, content, and what else the role allows."""
+
+T = TypeVar("T")
+
+
+class TextCodec(Protocol):
+    """All that the text floor knows of a model's tokeniser."""
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """The ids that end a sequence."""
+        ...
+
+    async def chat_ids(self, messages: Sequence[ChatMessage], template_kwargs: Mapping[str, object]) -> tuple[int, ...]:
+        """A conversation in the model's own chat format, ready for the assistant's turn.
+
+        Raises:
+            ApiError: 400; the model has no chat template, or its template refuses the messages.
+        """
+        ...
+
+    async def prompt_ids(self, text: str) -> tuple[int, ...]:
+        """A plain prompt, with the special tokens that the tokeniser puts around any text."""
+        ...
+
+    def detokeniser(self) -> Detokeniser:
+        """A fresh one, for one sequence."""
+        ...
+
+    def text_of(self, token_ids: Sequence[int]) -> str:
+        """The whole text of `token_ids`, without special tokens."""
+        ...
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """What one token stands for; a special token for its name, an id without a token for nothing."""
+        ...
+
+
+class HfCodec:
+    """The tokeniser in a model directory, as transformers loads it.
+
+    transformers is asked for the chat template only. Texts go to the `tokenizers` object behind it, which is
+    never changed after loading and may therefore be used in two threads at once; transformers' own methods
+    change it on every call ("Already borrowed").
+    """
+
+    def __init__(self, path: Path, *, trust_remote_code: bool = False) -> None:
+        """Load from `path`, without ever looking elsewhere.
+
+        Raises:
+            ModelError: there is no tokeniser, or none that the `tokenizers` library can run.
+        """
+        self._hf = _load(path, trust_remote_code)
+        self._backend = self._hf.backend_tokenizer
+        self._backend.no_truncation()
+        self._backend.no_padding()
+        self._special_ids = frozenset(
+            id for id, token in self._backend.get_added_tokens_decoder().items() if token.special
+        )
+        self._stop_ids = _stop_ids(path) | frozenset(_ids(self._hf.eos_token_id))
+        decoders = decoder_types(self._backend)
+        self._byte_level = decoders == {"ByteLevel"}
+        self._byte_ids = byte_ids(self._backend) if "ByteFallback" in decoders else {}
+        self._one_at_a_time = anyio.CapacityLimiter(1)
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """See TextCodec: those of the tokeniser, config.json and generation_config.json together."""
+        return self._stop_ids
+
+    async def chat_ids(self, messages: Sequence[ChatMessage], template_kwargs: Mapping[str, object]) -> tuple[int, ...]:
+        """See TextCodec."""
+        if not self._hf.chat_template:
+            raise bad_request("The model has no chat template; use /v1/completions.", code="no_chat_template")
+        for name in template_kwargs:
+            if name in _RESERVED:
+                raise bad_request(f"{name} cannot be set by a request.", param=f"chat_template_kwargs.{name}")
+        length = sum(len(str(message.get("content"))) for message in messages)
+        return await self._work(length, lambda: self._encode(self._render(messages, template_kwargs), special=False))
+
+    async def prompt_ids(self, text: str) -> tuple[int, ...]:
+        """See TextCodec."""
+        # mlx_lm's rule: a prompt that brings its own beginning-of-sequence token is not given a second one.
+        bos = self._hf.bos_token
+        special = bos is None or not text.startswith(bos)
+        return await self._work(len(text), lambda: self._encode(text, special=special))
+
+    def detokeniser(self) -> Detokeniser:
+        """See TextCodec."""
+        if self._byte_level:
+            return ByteLevelDetokeniser(lambda token_id: b"" if self._silent(token_id) else self.token_bytes(token_id))
+        return WindowDetokeniser(self.text_of, frozenset(self._byte_ids), self._silent)
+
+    def text_of(self, token_ids: Sequence[int]) -> str:
+        """See TextCodec."""
+        return self._backend.decode(token_ids, skip_special_tokens=True)
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """See TextCodec."""
+        token = self._backend.id_to_token(token_id)
+        if token is None:
+            return b""
+        if token_id in self._special_ids:
+            return token.encode()
+        if self._byte_level:
+            return byte_level_bytes(token)
+        if token_id in self._byte_ids:
+            return self._byte_ids[token_id]
+        # Behind another token, because a decoder may treat the first one in a way of its own.
+        alone = self.text_of([token_id])
+        return self.text_of([token_id, token_id])[len(alone) :].encode()
+
+    def _silent(self, token_id: int) -> bool:
+        return token_id in self._special_ids or self._backend.id_to_token(token_id) is None
+
+    def _encode(self, text: str, *, special: bool) -> tuple[int, ...]:
+        return tuple(self._backend.encode(text, add_special_tokens=special).ids)
+
+    def _render(self, messages: Sequence[ChatMessage], template_kwargs: Mapping[str, object]) -> str:
+        render: Callable[..., object] = self._hf.apply_chat_template
+        try:
+            return str(render(list(messages), tokenize=False, add_generation_prompt=True, **template_kwargs))
+        # A template is a program that came with the model: whatever it raises, it raises about the messages.
+        except Exception as error:
+            raise bad_request(f"The chat template refused the messages: {error}", param="messages") from None
+
+    async def _work(self, length: int, work: Callable[[], T]) -> T:
+        if length < LONG_TEXT:
+            return work()
+        return await run_sync(work, limiter=self._one_at_a_time)
+
+
+_RESERVED = frozenset(signature(TokenizersBackend.apply_chat_template).parameters) | {"messages"}
+"""What chat_template_kwargs may not name: arguments of the call that renders the template, the template among them."""
+
+
+def _load(path: Path, trust_remote_code: bool) -> TokenizersBackend:
+    try:
+        hf = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        raise ModelError(f"{path}: the tokeniser cannot be loaded: {str(error).strip().splitlines()[0]}") from None
+    if not isinstance(hf, TokenizersBackend):
+        raise ModelError(f"{path}: the tokeniser is of a kind that the tokenizers library cannot run")
+    return hf
+
+
+def _stop_ids(path: Path) -> frozenset[int]:
+    """The end-of-sequence ids that a model directory's own files name."""
+    found: set[int] = set()
+    for name in ("config.json", "generation_config.json"):
+        file = path / name
+        if file.exists():
+            found |= _ids(orjson.loads(file.read_bytes()).get("eos_token_id"))
+    return frozenset(found)
+
+
+def _ids(value: object) -> set[int]:
+    """`eos_token_id` is an id, a list of ids, or missing."""
+    return {item for item in (value if isinstance(value, list) else [value]) if isinstance(item, int)}

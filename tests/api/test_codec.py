@@ -1,0 +1,164 @@
+"""HfCodec: ids as transformers gives them, templates that cannot be abused, and the bytes behind tokens."""
+
+import json
+from pathlib import Path
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+from anyio.to_thread import run_sync
+from transformers import AutoTokenizer
+
+from api.errors import ApiError
+from api.text.codec import LONG_TEXT, ChatMessage, HfCodec
+from runtime.errors import ModelError
+from tests.tiny import END_OF_TEXT, IM_END, IM_START, make_tokenizer, write_tokenizer
+
+pytestmark = pytest.mark.anyio
+
+HELLO: list[ChatMessage] = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hello! 🦊"}]
+
+
+def with_template(path: Path, template: str | None) -> HfCodec:
+    """A codec with another chat template."""
+    write_tokenizer(path)
+    config = json.loads((path / "tokenizer_config.json").read_text())
+    config["chat_template"] = template
+    (path / "tokenizer_config.json").write_text(json.dumps(config))
+    return HfCodec(path)
+
+
+async def test_a_chat_is_rendered_and_encoded_as_transformers_does_it(
+    fresh_codec: HfCodec, tokenizer_path: Path
+) -> None:
+    hf = AutoTokenizer.from_pretrained(tokenizer_path, local_files_only=True)
+    messages = [{name: str(value) for name, value in message.items()} for message in HELLO]
+    expected = hf.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
+    assert await fresh_codec.chat_ids(HELLO, {}) == tuple(expected)
+
+
+@pytest.mark.parametrize("text", ["Once upon a time", f"{IM_START}user\nHi{IM_END}", "日本語 🦊", " ", "a" * LONG_TEXT])
+async def test_a_plain_prompt_is_encoded_as_transformers_does_it(
+    fresh_codec: HfCodec, tokenizer_path: Path, text: str
+) -> None:
+    hf = AutoTokenizer.from_pretrained(tokenizer_path, local_files_only=True)
+    assert await fresh_codec.prompt_ids(text) == tuple(hf.encode(text))
+
+
+async def test_a_prompt_is_given_the_beginning_of_sequence_token_once(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path)
+    tokenizer = json.loads((tmp_path / "tokenizer.json").read_text())
+    tokenizer["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": IM_START, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+        "special_tokens": {IM_START: {"id": IM_START, "ids": [1], "tokens": [IM_START]}},
+    }
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
+    codec = HfCodec(tmp_path)
+    hello = tuple(make_tokenizer().encode("Hello").ids)
+    assert await codec.prompt_ids("Hello") == (1, *hello)
+    assert await codec.prompt_ids(f"{IM_START}Hello") == (1, *hello)
+    assert (await codec.chat_ids([{"role": "user", "content": "Hello"}], {})).count(1) == 2
+
+
+async def test_a_long_text_is_encoded_while_the_loop_and_other_texts_go_on(fresh_codec: HfCodec) -> None:
+    long, short = "Once upon a time. " * 4000, "Once upon a time."
+    results: list[tuple[int, ...]] = []
+
+    async def encode() -> None:
+        results.append(await fresh_codec.prompt_ids(long))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(encode)
+        group.start_soon(encode)
+        expected = await fresh_codec.prompt_ids(short)
+        turns = 0
+        while len(results) < 2:
+            assert await fresh_codec.prompt_ids(short) == expected
+            turns += 1
+            await checkpoint()
+    assert turns > 2
+    assert results[0] == results[1] == tuple(make_tokenizer().encode(long).ids)
+
+
+async def test_one_tokeniser_serves_many_threads_at_once(fresh_codec: HfCodec) -> None:
+    ids = make_tokenizer().encode("Hello 🦊 " * 200).ids
+
+    def work() -> None:
+        for _ in range(20):
+            detokeniser = fresh_codec.detokeniser()
+            text = "".join(detokeniser.feed(token_id) for token_id in ids) + detokeniser.finish()
+            assert text == fresh_codec.text_of(ids) == "Hello 🦊 " * 200
+
+    async with anyio.create_task_group() as group:
+        for _ in range(8):
+            group.start_soon(run_sync, work)
+        for _ in range(20):
+            await fresh_codec.prompt_ids("Hello 🦊 " * 2000)
+
+
+async def test_a_template_that_refuses_the_messages_is_a_400_with_its_own_words(tmp_path: Path) -> None:
+    codec = with_template(tmp_path, "{{ raise_exception('roles must alternate') }}")
+    with pytest.raises(ApiError, match="roles must alternate") as caught:
+        await codec.chat_ids(HELLO, {})
+    assert (caught.value.status, caught.value.param) == (400, "messages")
+
+
+@pytest.mark.parametrize("template", ["{{ 1 + messages[0].content }}", "{{ messages[9].content.x }}", "{{ 1 / 0 }}"])
+async def test_a_template_that_breaks_on_the_messages_is_a_400(tmp_path: Path, template: str) -> None:
+    with pytest.raises(ApiError) as caught:
+        await with_template(tmp_path, template).chat_ids(HELLO, {})
+    assert caught.value.status == 400
+
+
+async def test_a_model_without_a_chat_template_is_a_400_that_names_the_other_route(tmp_path: Path) -> None:
+    with pytest.raises(ApiError, match="/v1/completions") as caught:
+        await with_template(tmp_path, None).chat_ids(HELLO, {})
+    assert caught.value.code == "no_chat_template"
+
+
+async def test_template_kwargs_reach_the_template(tmp_path: Path) -> None:
+    codec = with_template(tmp_path, "{{ messages[0].content }}{% if loud %}!{% endif %}")
+    quiet, loud = await codec.chat_ids(HELLO, {}), await codec.chat_ids(HELLO, {"loud": True})
+    assert loud == (*quiet, *make_tokenizer().encode("!").ids)
+
+
+@pytest.mark.parametrize("name", ["chat_template", "tokenize", "conversation", "add_generation_prompt", "messages"])
+async def test_template_kwargs_cannot_replace_the_template_or_how_it_is_used(fresh_codec: HfCodec, name: str) -> None:
+    with pytest.raises(ApiError) as caught:
+        await fresh_codec.chat_ids(HELLO, {name: "{{ 'x' * 10**9 }}"})
+    assert (caught.value.status, caught.value.param) == (400, f"chat_template_kwargs.{name}")
+
+
+def test_stop_ids_are_those_of_the_tokeniser_and_of_both_config_files(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "llama", "eos_token_id": 7}')
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [8, 9]}')
+    assert HfCodec(tmp_path).stop_ids == {2, 7, 8, 9}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [(" wor", b" wor"), (IM_END, IM_END.encode()), (END_OF_TEXT, END_OF_TEXT.encode())]
+)
+def test_a_token_stands_for_the_bytes_of_its_text(fresh_codec: HfCodec, text: str, expected: bytes) -> None:
+    (token_id,) = make_tokenizer().encode(text).ids
+    assert fresh_codec.token_bytes(token_id) == expected
+
+
+def test_every_byte_has_a_token_that_stands_for_it_alone(fresh_codec: HfCodec) -> None:
+    assert {fresh_codec.token_bytes(token_id) for token_id in range(3, 259)} == {bytes([byte]) for byte in range(256)}
+
+
+def test_an_id_without_a_token_stands_for_nothing(fresh_codec: HfCodec) -> None:
+    assert fresh_codec.token_bytes(100_000) == b""
+
+
+@pytest.mark.parametrize("files", [{}, {"tokenizer.json": "{"}, {"tokenizer.json": "{}", "config.json": "{}"}])
+def test_a_directory_without_a_usable_tokeniser_is_one_clear_line(tmp_path: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ModelError) as caught:
+        HfCodec(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path}: the tokeniser")
+    assert "\n" not in str(caught.value)
