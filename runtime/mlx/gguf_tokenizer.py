@@ -1,9 +1,5 @@
-"""Builds the tokenizer that a GGUF file describes in its metadata, as Hugging Face's `tokenizers` writes it.
+"""Builds the tokenizer that a GGUF file describes in its metadata, as Hugging Face's `tokenizers` writes it."""
 
-The names under `tokenizer.ggml.pre` and what they stand for are llama.cpp's (src/llama-vocab.cpp).
-"""
-
-from dataclasses import dataclass
 from enum import IntEnum
 
 from tokenizers import (
@@ -19,6 +15,7 @@ from tokenizers import (
 
 from runtime.errors import ModelError
 from runtime.mlx.gguf_file import Header
+from runtime.mlx.gguf_splitting import SPLITTINGS, Splitting
 
 SPACE = "▁"
 """How SentencePiece writes a space."""
@@ -31,57 +28,6 @@ class TokenType(IntEnum):
     UNKNOWN = 2
     CONTROL = 3
     USER_DEFINED = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Splitting:
-    """How a byte-level vocabulary cuts text into words, within which alone it merges."""
-
-    pattern: str | None = None
-    """None: GPT-2's own."""
-    lone_digits: bool = False
-    """Every digit is a word of its own, cut out before `pattern` is applied."""
-    whole_words: bool = False
-    """A word that is a token is taken as it is, even if no merges lead to it."""
-    adds_bos: bool = False
-    """Unless the file says otherwise."""
-    composes: bool = False
-    """The text is brought into Unicode's form NFC first."""
-
-
-GPT2 = Splitting()
-GPT2_LONE_DIGITS = Splitting(lone_digits=True)
-LLAMA3 = Splitting(
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-    whole_words=True,
-    adds_bos=True,
-)
-QWEN2 = Splitting(
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-    composes=True,
-)
-TEKKEN = Splitting(
-    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
-    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-    whole_words=True,
-    adds_bos=True,
-)
-
-SPLITTINGS = {
-    "gpt-2": GPT2,
-    "smollm": GPT2_LONE_DIGITS,
-    "starcoder": GPT2_LONE_DIGITS,
-    "refact": GPT2_LONE_DIGITS,
-    "llama3": LLAMA3,
-    "llama-v3": LLAMA3,
-    "llama-bpe": LLAMA3,
-    "qwen2": QWEN2,
-    "deepseek-r1-qwen": QWEN2,
-    "tekken": TEKKEN,
-}
 
 
 def build_tokenizer(header: Header) -> Tokenizer:

@@ -7,7 +7,8 @@ import pytest
 from tokenizers import Tokenizer, pre_tokenizers
 
 from runtime.mlx.gguf_file import Header, Value
-from runtime.mlx.gguf_tokenizer import SPLITTINGS, build_tokenizer
+from runtime.mlx.gguf_splitting import SPLITTINGS
+from runtime.mlx.gguf_tokenizer import build_tokenizer
 from tests.tiny import CORPUS, make_tiny_llama, make_tokenizer
 from tests.tiny_gguf import tiny_metadata
 
@@ -88,6 +89,16 @@ def test_words_are_split_as_the_name_says(tmp_path: Path, pre: str, expected: li
     assert words(build_tokenizer(header(tmp_path, pre=pre)), "I'm 123 o'Clock...\n\n x") == expected
 
 
+@pytest.mark.parametrize("pre, ids", [("gpt-2", 5), ("llama-bpe", 1)])
+def test_a_word_that_is_a_token_needs_no_merges_where_the_name_says_so(tmp_path: Path, pre: str, ids: int) -> None:
+    """As in Llama 3, whose vocabulary has words that its merges do not lead to."""
+    whole = header(tmp_path, pre=pre)
+    assert "Ġtown" in whole.texts("tokenizer.ggml.tokens")
+    few = [merge for merge in whole.texts("tokenizer.ggml.merges") if len(merge) > 8]
+    rebuilt = build_tokenizer(Header({**whole.metadata, "tokenizer.ggml.merges": list(few)}, {}))
+    assert len(rebuilt.encode(" town", add_special_tokens=False).ids) == ids
+
+
 @pytest.mark.parametrize("pre", SPLITTINGS)
 def test_every_text_comes_back_whole_however_words_are_split(tmp_path: Path, pre: str) -> None:
     rebuilt = build_tokenizer(header(tmp_path, pre=pre))
@@ -115,18 +126,22 @@ def test_a_sentencepiece_tokenizer_agrees_with_sentencepiece_itself() -> None:
     reference = sentencepiece.SentencePieceProcessor(model_proto=trained.getvalue())
     rebuilt = build_tokenizer(Header(sentencepiece_metadata(reference), {}))
     for text in TEXTS[1:]:
-        ids = reference.encode(text)
-        assert rebuilt.encode(text, add_special_tokens=False).ids == ids
-        assert rebuilt.decode(ids) == text
-    assert rebuilt.encode("Hi").ids[0] == reference.bos_id()
+        found = rebuilt.encode(text, add_special_tokens=False)
+        assert found.tokens == reference.encode(text, out_type=str)
+        assert rebuilt.decode(found.ids) == text
+    assert rebuilt.encode("Hi").tokens[0] == "<s>"
 
 
 def sentencepiece_metadata(reference: object) -> dict[str, Value]:
-    """As llama.cpp writes it: 1 normal, 2 unknown, 3 control, 6 byte."""
+    """As llama.cpp writes it (1 normal, 2 unknown, 3 control, 6 byte), but from the last token to the first.
+
+    Only the scores then tell which merge is the better one.
+    """
     from sentencepiece import SentencePieceProcessor
 
     assert isinstance(reference, SentencePieceProcessor)
-    ids = range(reference.get_piece_size())
+    size = reference.get_piece_size()
+    ids = range(size - 1, -1, -1)
     kinds: list[Value] = [
         2 if reference.is_unknown(i) else 3 if reference.is_control(i) else 6 if reference.is_byte(i) else 1
         for i in ids
@@ -136,6 +151,6 @@ def sentencepiece_metadata(reference: object) -> dict[str, Value]:
         "tokenizer.ggml.tokens": [reference.id_to_piece(i) for i in ids],
         "tokenizer.ggml.scores": [reference.get_score(i) for i in ids],
         "tokenizer.ggml.token_type": kinds,
-        "tokenizer.ggml.bos_token_id": reference.bos_id(),
-        "tokenizer.ggml.unknown_token_id": reference.unk_id(),
+        "tokenizer.ggml.bos_token_id": size - 1 - reference.bos_id(),
+        "tokenizer.ggml.unknown_token_id": size - 1 - reference.unk_id(),
     }
