@@ -22,9 +22,8 @@ SPACE = "▁"
 
 
 class TokenType(IntEnum):
-    """Entries of `tokenizer.ggml.token_type` that matter here."""
+    """Entries of `tokenizer.ggml.token_type` that mean something special."""
 
-    NORMAL = 1
     UNKNOWN = 2
     CONTROL = 3
     USER_DEFINED = 4
@@ -101,11 +100,9 @@ def _sentencepiece(header: Header) -> Tokenizer:
 
 def _merges_by_score(header: Header, vocabulary: dict[str, int]) -> list[tuple[str, str]]:
     """SentencePiece stores no merges: any two tokens merge if the whole is a token, the best score first."""
-    scores, types = _numbers_by_token(header, "scores"), _numbers_by_token(header, "token_type")
     merges = [
         (score, token[:cut], token[cut:])
-        for token, score, kind in zip(vocabulary, scores, types, strict=True)
-        if kind == TokenType.NORMAL
+        for token, score in zip(vocabulary, _numbers_by_token(header, "scores"), strict=True)
         for cut in range(1, len(token))
         if token[:cut] in vocabulary and token[cut:] in vocabulary
     ]
