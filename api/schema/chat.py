@@ -37,12 +37,12 @@ def _part_text(part: object, *, at: str) -> str:
 
 def _arguments(text: object) -> object:
     """Arguments travel as JSON text, and templates want the object; models write nothing for no arguments."""
-    if not isinstance(text, str):
-        return text
     try:
-        return orjson.loads(text or "{}")
+        if isinstance(text, str):
+            return orjson.loads(text or "{}")
     except orjson.JSONDecodeError as error:
         raise wrong(f"must be a JSON object in a string: {error}") from None
+    raise wrong("must be a JSON object in a string")
 
 
 class CalledFunction(Body):
