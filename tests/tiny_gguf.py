@@ -131,7 +131,7 @@ def _value(value: object) -> bytes:
         case bool():
             return struct.pack("<I?", 7, value)
         case int():
-            return struct.pack("<Ii", 5, value)
+            return struct.pack("<II", 4, value)
         case float():
             return struct.pack("<If", 6, value)
         case str():

@@ -96,8 +96,8 @@ def _rope_scaling(header: Header, factors: Sequence[float]) -> Config:
     """
     context = header.integer("llama.context_length")
     if factors:
-        longrope = {"short_factor": list(factors), "long_factor": list(factors)}
-        return {"rope_scaling": {"rope_type": "longrope", "original_max_position_embeddings": context, **longrope}}
+        longrope = {"rope_type": "longrope", "factor": 1.0, "original_max_position_embeddings": context}
+        return {"rope_scaling": longrope | {"short_factor": list(factors), "long_factor": list(factors)}}
     scaling = header.text("llama.rope.scaling.type", "none")
     if scaling == "linear":
         return {"rope_scaling": {"rope_type": "linear", "factor": header.number("llama.rope.scaling.factor")}}
