@@ -11,7 +11,7 @@ from runtime.mlx.gguf_blocks import GROUP_SIZE, read_tensor
 from runtime.mlx.gguf_config import model_config, token_ids, tokenizer_config
 from runtime.mlx.gguf_file import Header, read_header
 from runtime.mlx.gguf_tokenizer import build_tokenizer
-from runtime.mlx.loader import open_model
+from runtime.mlx.loader import check_weights
 
 Weights = dict[str, mx.array]
 
@@ -54,7 +54,7 @@ def convert(gguf: Path, target: Path) -> None:
     _write_json(target / "tokenizer_config.json", tokenizer_config(header))
     (target / "tokenizer.json").write_text(build_tokenizer(header).to_str(), encoding="utf-8")
     _save(weights, target / "model.safetensors")
-    open_model(target, trust_remote_code=False)
+    check_weights(target)
 
 
 def _write_json(path: Path, value: dict[str, object]) -> None:

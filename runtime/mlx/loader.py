@@ -1,7 +1,8 @@
 """Loads a model directory into MLX, and finds out what the rest of the house must know of it."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,37 +46,25 @@ class LoadedModel:
 
 def load(path: Path, *, trust_remote_code: bool) -> LoadedModel:
     """Raises ModelError if the directory is broken or its architecture is unknown to mlx-lm."""
-    try:
-        model, config = open_model(path, trust_remote_code=trust_remote_code)
+    with _blaming_the_model(f"{path} cannot be loaded: "):
+        model, config = load_model(path, lazy=True, strict=True, trust_remote_code=trust_remote_code)
         model = device.suit(model)
         mx.eval(model.parameters())
-        vocab_size = _vocabulary_size(model)
-    except (ModelError, RuntimeError, ValueError) as error:
-        raise ModelError(f"{path} cannot be loaded: {_in_one_line(error)}") from error
-    parameters: list[mx.array] = list(dict(tree_flatten(model.parameters())).values())
-    return LoadedModel(
-        model=model,
-        config=config,
-        context_tokens=_context_tokens(config),
-        vocab_size=vocab_size,
-        dtype=_main_dtype(parameters),
-        weight_bytes=sum(array.nbytes for array in parameters),
-    )
+        parameters: list[mx.array] = list(dict(tree_flatten(model.parameters())).values())
+        return LoadedModel(
+            model=model,
+            config=config,
+            context_tokens=_context_tokens(config),
+            vocab_size=_vocabulary_size(model),
+            dtype=_main_dtype(parameters),
+            weight_bytes=sum(array.nbytes for array in parameters),
+        )
 
 
-def open_model(path: Path, *, trust_remote_code: bool) -> tuple[Module, Config]:
-    """Build the model and bind its weights, without reading them yet, and return it with its configuration.
-
-    Raises ModelError. Every architecture is code of its own in mlx-lm and fails in its own way at a broken
-    configuration, which is why any exception counts as the model's fault here.
-    """
-    try:
-        model, config = load_model(path, lazy=True, strict=True, trust_remote_code=trust_remote_code)
-    except KeyError as error:
-        raise ModelError(f"its config.json lacks {error}") from error
-    except Exception as error:
-        raise ModelError(_in_one_line(error)) from error
-    return model, config
+def check_weights(path: Path) -> None:
+    """Raises ModelError unless the weights in `path` are those that its configuration asks for; reads none of them."""
+    with _blaming_the_model(""):
+        load_model(path, lazy=True, strict=True)
 
 
 def is_supported(config: Config) -> bool:
@@ -87,8 +76,19 @@ def is_supported(config: Config) -> bool:
     return True
 
 
-def _in_one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
+@contextmanager
+def _blaming_the_model(prefix: str) -> Iterator[None]:
+    """Turn any exception into a ModelError.
+
+    Every architecture is code of its own in mlx-lm, and fails in its own way at a broken configuration.
+    """
+    try:
+        yield
+    except KeyError as error:
+        raise ModelError(f"{prefix}its config.json lacks {error}") from error
+    except Exception as error:
+        reason = " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
+        raise ModelError(f"{prefix}{reason}") from error
 
 
 def _context_tokens(config: Config) -> int:

@@ -36,7 +36,7 @@ def resolve(model: str | None, *, say: Say, trust_remote_code: bool = False) -> 
 def _resolve(model: str | None, say: Say, trust_remote_code: bool) -> ModelFiles:
     if model is None or model == "default":
         return ModelFiles(embedded.MODEL_ID, embedded.fetch(say=say))
-    path = Path(model).expanduser().absolute()
+    path = Path(os.path.expanduser(model)).absolute()
     if os.path.isdir(path):
         check_directory(path, trust_remote_code=trust_remote_code)
         return ModelFiles(path.resolve().name, path)

