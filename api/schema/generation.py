@@ -43,7 +43,7 @@ class GenerationBody(Body):
         {"repetition_policy_override", "include_diagnostics", "diagnostics_level", "service_tier"}
     )
 
-    model: str
+    model: str = "default"
     temperature: Annotated[float, Ge(0), Le(2)] | None = None
     top_p: Annotated[float, Ge(0), Le(1)] | None = None
     top_k: Annotated[int, Ge(-1)] = 0

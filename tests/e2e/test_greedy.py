@@ -41,7 +41,7 @@ def anyio_backend() -> str:
 @pytest.fixture(scope="module")
 def expected(default_model: Path) -> dict[str, tuple[tuple[int, ...], list[int]]]:
     """By prompt: its ids, and what mlx_lm generates after them from the same directory."""
-    model, tokenizer = load(str(default_model))
+    model, tokenizer, *_ = load(str(default_model))
     found = {}
     for prompt in PROMPTS:
         ids = tokenizer.encode(prompt)
