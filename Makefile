@@ -24,6 +24,9 @@ check: $(VENV)/.dev
 docs: $(VENV)/.dev
 	$(BIN)/python docs/generate.py
 
+bench: $(VENV)/.run
+	$(BIN)/python cli.py bench --write docs/benchmarks.md
+
 clean:
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info
 

@@ -61,6 +61,17 @@ def pull(arguments: dict[str, object]) -> int:
     return 0
 
 
+def bench(arguments: dict[str, object]) -> int:
+    from api.bench import run
+
+    url, write = arguments["url"], arguments["write"]
+    if isinstance(url, str):
+        run.running(url, str(arguments["model"]))
+    else:
+        run.side_by_side(write if isinstance(write, Path) else None)
+    return 0
+
+
 def _say(line: str) -> None:
     print(line, file=sys.stderr)
 
@@ -80,7 +91,15 @@ def _parser() -> argparse.ArgumentParser:
     fetching.add_argument("model", metavar="MODEL", help="a Hugging Face repository id, a GGUF file, or `default`")
     fetching.add_argument("--trust-remote-code", action="store_true", help="accept model code that comes with it")
     fetching.set_defaults(command=pull)
+    _add_bench(commands.add_parser("bench", help="measure a server, or this one beside mlx_lm.server"))
     return parser
+
+
+def _add_bench(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("url", nargs="?", metavar="URL", help="an OpenAI-compatible server that runs already")
+    parser.add_argument("--model", default="default", help="the model's name on that server (default: default)")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="with no URL: where to write the tables")
+    parser.set_defaults(command=bench)
 
 
 def _add_serve(parser: argparse.ArgumentParser) -> None:

@@ -29,11 +29,11 @@ def check_directory(path: Path, *, trust_remote_code: bool) -> None:
 def check_config(path: Path, *, trust_remote_code: bool) -> None:
     """Raises ModelError unless config.json names an architecture that mlx-lm has, or code to be trusted."""
     config = _read_json(path / "config.json")
-    code = next((key for key in ("model_file", "auto_map") if config.get(key)), None)
-    if code is not None and not trust_remote_code:
-        raise ModelError(f"comes with code of its own ({code} in config.json): --trust-remote-code lets it run")
+    # Not auto_map: that is transformers' code for the model, which nobody here runs.
     if config.get("model_file"):
-        return
+        if trust_remote_code:
+            return
+        raise ModelError("comes with code of its own (model_file in config.json): --trust-remote-code lets it run")
     if not isinstance(config.get("model_type"), str):
         raise ModelError("config.json names no model_type")
     from runtime.mlx.loader import is_supported  # noqa: PLC0415  (MLX is loaded only where it is needed)

@@ -129,6 +129,8 @@ async def test_a_streamed_stop_string_is_never_shown_not_even_in_part(app: Quart
     desk.script = says("Hello world. And so on")
     reply = await call(app, "POST", ROUTE, CHAT | {"stop": "world.", "stream": True})
     assert text_of(reply) == "Hello "
+    assert [end for chunk in chunks(reply) if (end := choice(chunk)["finish_reason"])] == ["stop"]
+    assert desk.causes == [CancelCause.STOP_STRING]
 
 
 async def test_text_held_back_for_a_stop_string_is_sent_when_it_turns_out_to_be_none(
@@ -205,6 +207,14 @@ async def test_every_setting_reaches_its_row(app: Quart, desk: FakeDesk) -> None
     assert (sampling.min_p, sampling.seed, sampling.logit_bias) == (0.05, 3, ((5, -100.0), (6, 2.5)))
     assert (sampling.presence_penalty, sampling.frequency_penalty, sampling.repetition_penalty) == (0.1, 0.2, 1.1)
     assert (sampling.top_logprobs, sampling.stop_ids) == (4, frozenset({2}))
+
+
+@pytest.mark.parametrize(("top_k", "expected"), [(-1, 0), (0, 0), (1, 1), (511, 511), (512, 0), (10**9, 0)])
+async def test_a_top_k_that_leaves_the_whole_vocabulary_is_off(
+    app: Quart, desk: FakeDesk, top_k: int, expected: int
+) -> None:
+    await call(app, "POST", ROUTE, CHAT | {"top_k": top_k})
+    assert desk.admitted[0].sampling.top_k == expected
 
 
 async def test_what_a_request_leaves_open_is_the_operators_choice(

@@ -1,6 +1,7 @@
 """HfCodec: ids as transformers gives them, templates that cannot be abused, and the bytes behind tokens."""
 
 import json
+import threading
 from pathlib import Path
 
 import anyio
@@ -80,6 +81,40 @@ async def test_a_long_text_is_encoded_while_the_loop_and_other_texts_go_on(fresh
             await checkpoint()
     assert turns > 2
     assert results[0] == results[1] == tuple(make_tokenizer().encode(long).ids)
+
+
+async def test_long_texts_are_encoded_one_at_a_time(fresh_codec: HfCodec, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    go_on = threading.Event()
+
+    def encode(_text: str, *, special: bool) -> tuple[int, ...]:
+        order.append("in")
+        assert go_on.wait(10)
+        order.append("out")
+        return ()
+
+    monkeypatch.setattr(fresh_codec, "_encode", encode)
+    async with anyio.create_task_group() as group:
+        for _ in range(2):
+            group.start_soon(fresh_codec.prompt_ids, "x" * LONG_TEXT)
+        with anyio.fail_after(10):
+            while not order:
+                await checkpoint()
+        for _ in range(1000):
+            await checkpoint()
+        go_on.set()
+    assert order == ["in", "out", "in", "out"]
+
+
+async def test_a_prompt_is_never_cut_short_or_padded_by_the_tokeniser(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path)
+    tokenizer = make_tokenizer()
+    tokenizer.enable_truncation(5)
+    tokenizer.enable_padding(length=50)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    assert await HfCodec(tmp_path).prompt_ids("Once upon a time") == tuple(
+        make_tokenizer().encode("Once upon a time").ids
+    )
 
 
 async def test_one_tokeniser_serves_many_threads_at_once(fresh_codec: HfCodec) -> None:

@@ -90,6 +90,11 @@ def test_a_fox_in_four_byte_tokens_comes_out_whole_once_the_next_token_shows_it_
     assert pieces(fallback_codec, ids) == ["a", "", "", "", "", "🦊 a", ""]
 
 
+def test_a_replacement_character_that_the_model_means_is_not_held_for_ever(fallback_codec: HfCodec) -> None:
+    shown = "".join(pieces(fallback_codec, [id_of("�")] * 40)[:-1])
+    assert 20 < len(shown) <= 40
+
+
 def test_twenty_thousand_bytes_that_are_no_text_are_as_many_replacement_characters(
     codec: HfCodec, fallback_codec: HfCodec
 ) -> None:

@@ -91,7 +91,6 @@ def config(**changes: object) -> object:
         (config(model_type=None), "config.json names no model_type"),
         (config(model_type="nonsense"), "mlx-lm does not have its architecture, nonsense"),
         (config(model_file="own.py"), "comes with code of its own (model_file in config.json): --trust-remote-code"),
-        (config(auto_map={"AutoModel": "own.Own"}), "comes with code of its own (auto_map in config.json)"),
         (remove("model.safetensors"), "no weights: there is no model*.safetensors in it"),
         (remove("tokenizer.json"), "no tokenizer: there is none of tokenizer.json, "),
         (write("model.safetensors.index.json", "{}"), "model.safetensors.index.json is broken: it has no weight_map"),
@@ -304,3 +303,8 @@ def test_home_is_where_the_user_says_or_in_the_cache_of_the_user(monkeypatch: py
     assert home() == Path("/home/ann/.cache/troupe")
     monkeypatch.setattr("sys.platform", "darwin")
     assert home() == Path("/home/ann/Library/Caches/troupe")
+
+
+def test_code_for_transformers_is_no_reason_to_refuse_since_nobody_runs_it(llama: Path) -> None:
+    (llama / "config.json").write_text(json.dumps({"model_type": "llama", "auto_map": {"AutoModel": "own.Own"}}))
+    assert find(str(llama)).path == llama

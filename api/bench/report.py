@@ -1,0 +1,104 @@
+"""Runs the scenarios on one server, or on two side by side, and writes the figures down."""
+
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+
+import anyio
+
+from api.bench import scenarios as sc
+from api.bench.client import Target
+from runtime import __version__
+
+STREAMS = (1, 8, 32)
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How hard a model is driven: a slow one is given less to say."""
+
+    max_tokens: int
+    prompt_tokens: int = 20
+    long_tokens: int = 3000
+    warm_chunks: int = 20
+    running_tokens: int = 4000
+    """Enough for the running streams to outlast the long prompt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """All that was measured of one server with one model."""
+
+    throughput: dict[int, sc.Throughput]
+    stall: sc.Stall
+    prefix: sc.Prefix
+    health: sc.Health
+
+    def rows(self) -> dict[str, float]:
+        """By name, as the table shows them."""
+        found: dict[str, float] = {}
+        for streams, each in self.throughput.items():
+            found[f"tokens/s, {streams} streams"] = each.tokens_per_s
+        for streams, each in self.throughput.items():
+            found[f"time to first token p50, {streams} streams (s)"] = each.first_p50_s
+        widest = self.throughput[max(self.throughput)]
+        found[f"inter-chunk gap p50, {widest.streams} streams (ms)"] = widest.gap_p50_s * 1e3
+        found[f"inter-chunk gap p99, {widest.streams} streams (ms)"] = widest.gap_p99_s * 1e3
+        found[f"inter-chunk gap max, {widest.streams} streams (ms)"] = widest.gap_max_s * 1e3
+        found["stall: longest gap of 8 streams over their usual, while a long prompt comes in"] = self.stall.ratio
+        found["that prompt's time to first token (s)"] = self.stall.long_first_s
+        found["1,500-token prefix, cold: time to first token (s)"] = self.prefix.cold_s
+        found["the same prompt again (s)"] = self.prefix.repeat_s
+        found["another tail on it (s)"] = self.prefix.tail_s
+        found["/health p50 under load (ms)"] = self.health.p50_s * 1e3
+        found["/health p99 under load (ms)"] = self.health.p99_s * 1e3
+        return found
+
+
+def measure(target: Target, load: Load, say: Callable[[str], None]) -> Figures:
+    """Every scenario, one after the other."""
+    throughput = {}
+    for streams in STREAMS:
+        say(f"{target.name}: {streams} streams")
+        one = partial(sc.throughput, prompt_tokens=load.prompt_tokens, max_tokens=load.max_tokens)
+        throughput[streams] = anyio.run(one, target, streams)
+    say(f"{target.name}: a long prompt among 8 streams, prefixes, /health")
+    long = load.long_tokens
+    stall = partial(
+        sc.stall, streams=8, prompt_tokens=long, warm_chunks=load.warm_chunks, max_tokens=load.running_tokens
+    )
+    health = partial(sc.health, streams=32, prompt_tokens=long, max_tokens=load.max_tokens)
+    return Figures(
+        throughput=throughput,
+        stall=anyio.run(stall, target),
+        prefix=anyio.run(partial(sc.prefix, shared_tokens=long // 2), target),
+        health=anyio.run(health, target),
+    )
+
+
+def table(columns: dict[str, Figures], extra: dict[str, float] | None = None) -> str:
+    """A Markdown table; with two columns, a third for their ratio (first over second)."""
+    names = list(columns)
+    rows = {name: figures.rows() for name, figures in columns.items()}
+    compare = len(names) == 2
+    lines = [
+        "| | " + " | ".join(names) + (" | ratio |" if compare else " |"),
+        "|---" * (len(names) + 1 + compare) + "|",
+    ]
+    for row in rows[names[0]]:
+        values = [rows[name][row] for name in names]
+        cells = [f"{value:.4g}" for value in values] + ([f"{values[0] / values[1]:.2f}"] if compare else [])
+        lines.append(f"| {row} | " + " | ".join(cells) + " |")
+    for row, value in (extra or {}).items():
+        lines.append(f"| {row} | {value:.4g} |" + " |" * (len(names) - 1 + compare))
+    return "\n".join(lines)
+
+
+def conditions() -> str:
+    """What the figures were made with, without naming the machine."""
+    packages = ", ".join(f"{name} {version(name)}" for name in ("mlx", "mlx-lm"))
+    kind = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    return f"Troupe {__version__}, {packages}, Python {platform.python_version()}, {kind}"

@@ -1,0 +1,78 @@
+"""`troupe bench`: load a server that runs already, or this one and its peer side by side on the same models."""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+from api.bench import models, report, servers
+from api.bench.client import Target
+from api.bench.report import Figures, Load
+from runtime.engine import blas
+from runtime.models.home import home
+from runtime.models.resolve import resolve
+
+TINY = Load(max_tokens=128)
+DEFAULT = Load(max_tokens=24, warm_chunks=6, running_tokens=1000)
+RAW_STEPS = 200
+
+HEAD = """# Benchmarks
+
+<!-- Made by `make bench`. -->
+
+{conditions}; {blas}. {date}.
+
+Each server ran with its own defaults, as a process of its own, one after the other in the same run, on the same
+directory of float32 weights, driven over HTTP (`/v1/completions`, streamed, greedy, every prompt beginning differently)
+by the same client, on the same machine. A machine of two cores is shared by server and client; figures vary by some
+ten per cent from run to run, so read the ratios. The *raw loop* is forward and argmax in MLX with no server around it.
+"""
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def running(url: str, model: str) -> None:
+    """Load the server at `url`, and print a table."""
+    figures = report.measure(Target(url, model), TINY, say)
+    print(report.table({url: figures}))
+
+
+def side_by_side(write: Path | None) -> None:
+    """Make the models, run this server and mlx_lm.server on each, and print the tables or write them to a file."""
+    found = blas.find(os.environ.get("LD_PRELOAD", ""))
+    os.environ |= found.environment if found else {}
+    default = resolve(None, say=say).path
+    place = home() / "bench"
+    subjects = {
+        "A tiny model (2 layers, hidden size 64, the default model's tokeniser)": (
+            models.make_tiny(default, place / "tiny"),
+            TINY,
+        ),
+        "The default model (SmolLM2-135M-Instruct)": (models.dequantised(default, place / "default"), DEFAULT),
+    }
+    parts = [
+        HEAD.format(
+            conditions=report.conditions(),
+            blas=found.said if found else "no BLAS to choose",
+            date=time.strftime("%Y-%m-%d"),
+        )
+    ]
+    for title, (model, load) in subjects.items():
+        parts.append(f"## {title}\n\n{_compare(model, load)}\n")
+    text = "\n".join(parts)
+    if write:
+        write.write_text(text, encoding="utf-8")
+    else:
+        print(text)
+
+
+def _compare(model: Path, load: Load) -> str:
+    columns: dict[str, Figures] = {}
+    for start in (servers.troupe, servers.mlx_lm):
+        with start(model) as target:
+            columns[target.name] = report.measure(target, load, say)
+    steps = RAW_STEPS if load is TINY else load.max_tokens
+    raw = {f"raw loop, tokens/s, {rows} rows": servers.raw_loop(model, rows, steps) for rows in report.STREAMS}
+    return report.table(columns, raw)

@@ -1,0 +1,159 @@
+"""What is measured: each scenario loads one server and returns plain figures."""
+
+import itertools
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import anyio
+
+from api.bench.client import Streamed, Target
+
+HEALTH_EVERY_S = 0.05
+
+_serial = itertools.count()
+
+
+def prompt_of(tokens: int) -> str:
+    """A prompt of about so many tokens that no other begins like. (` word` is one token to most tokenizers.)"""
+    return f"{next(_serial)} says:" + " word" * max(1, tokens - 4)
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """The value below which `share` of them lie; infinite if there are none."""
+    if not values:
+        return float("inf")
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+
+
+class BenchError(Exception):
+    """A server under test did not answer as it should; the figures would mean nothing."""
+
+
+async def together(target: Target, prompts: Sequence[str], max_tokens: int) -> list[Streamed]:
+    """Stream all prompts at once."""
+    results: list[Streamed] = []
+
+    async def one(prompt: str) -> None:
+        results.append(await target.stream(prompt, max_tokens))
+
+    async with anyio.create_task_group() as group:
+        for prompt in prompts:
+            group.start_soon(one, prompt)
+    for result in results:
+        if result.error:
+            raise BenchError(f"{target.name} did not finish a stream: {result.error}")
+    return results
+
+
+@dataclass(frozen=True, slots=True)
+class Throughput:
+    streams: int
+    tokens_per_s: float
+    """Output tokens of all streams over the time from the first request to the last byte."""
+    first_p50_s: float
+    first_max_s: float
+    gap_p50_s: float
+    gap_p99_s: float
+    gap_max_s: float
+
+
+async def throughput(target: Target, streams: int, *, prompt_tokens: int, max_tokens: int) -> Throughput:
+    started_at = time.perf_counter()
+    results = await together(target, [prompt_of(prompt_tokens) for _ in range(streams)], max_tokens)
+    seconds = time.perf_counter() - started_at
+    gaps = [gap for result in results for gap in result.gaps]
+    firsts = [result.first_s for result in results]
+    return Throughput(
+        streams=streams,
+        tokens_per_s=sum(result.tokens for result in results) / seconds,
+        first_p50_s=statistics.median(firsts),
+        first_max_s=max(firsts),
+        gap_p50_s=quantile(gaps, 0.5),
+        gap_p99_s=quantile(gaps, 0.99),
+        gap_max_s=max(gaps, default=float("inf")),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Stall:
+    """What a long prompt does to streams that run already."""
+
+    usual_gap_s: float
+    """Median gap of the running streams before the prompt came."""
+    longest_gap_s: float
+    """Their longest gap while it was prefilled."""
+    long_first_s: float
+    """The long prompt's own time to first token."""
+
+    @property
+    def ratio(self) -> float:
+        return self.longest_gap_s / self.usual_gap_s
+
+
+async def stall(target: Target, *, streams: int, prompt_tokens: int, warm_chunks: int, max_tokens: int) -> Stall:
+    running = [Streamed(time.perf_counter()) for _ in range(streams)]
+    async with anyio.create_task_group() as group:
+        for each in running:
+            group.start_soon(target.stream, prompt_of(20), max_tokens, each)
+        while min(len(each.arrivals) for each in running) < warm_chunks:  # noqa: ASYNC110
+            await anyio.sleep(0.005)
+        sent_at = time.perf_counter()
+        long = await target.stream(prompt_of(prompt_tokens), 1)
+        answered_at = long.arrivals[0] if long.arrivals else time.perf_counter()
+        group.cancel_scope.cancel()
+    if long.error:
+        raise BenchError(f"{target.name} did not answer the long prompt: {long.error}")
+    before = [gap for each in running for gap in _gaps(each, 0.0, sent_at)]
+    during = [gap for each in running for gap in _gaps(each, sent_at, answered_at)]
+    return Stall(quantile(before, 0.5), max(during, default=answered_at - sent_at), long.first_s)
+
+
+def _gaps(result: Streamed, begin: float, end: float) -> list[float]:
+    """Gaps that overlap the time from `begin` to `end`; one still open at the end counts up to there."""
+    moments = [*result.arrivals, end] if result.arrivals and result.arrivals[-1] < end else result.arrivals
+    return [after - before for before, after in itertools.pairwise(moments) if after > begin and before < end]
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """Time to first token, in seconds."""
+
+    cold_s: float
+    repeat_s: float
+    """The same prompt again."""
+    tail_s: float
+    """Another tail on the same beginning."""
+
+
+async def prefix(target: Target, *, shared_tokens: int) -> Prefix:
+    shared = prompt_of(shared_tokens)
+    prompts = (shared + " one", shared + " one", shared + " two, and more")
+    cold, repeat, tail = [(await together(target, [prompt], 4))[0].first_s for prompt in prompts]
+    return Prefix(cold, repeat, tail)
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Latency of GET /health in seconds, under load."""
+
+    p50_s: float
+    p99_s: float
+    calls: int
+
+
+async def health(target: Target, *, streams: int, prompt_tokens: int, max_tokens: int) -> Health:
+    latencies: list[float] = []
+
+    async def ask() -> None:
+        while True:
+            latencies.append((await target.get("/health"))[0])
+            await anyio.sleep(HEALTH_EVERY_S)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(ask)
+        await together(target, [prompt_of(20)] * (streams - 1) + [prompt_of(prompt_tokens)], max_tokens)
+        group.cancel_scope.cancel()
+    return Health(quantile(latencies, 0.5), quantile(latencies, 0.99), len(latencies))
