@@ -23,7 +23,7 @@ def chat_routes(context: ApiContext) -> Blueprint:
     async def create() -> Response:
         arrived_at = context.desk.now()
         body = await read_body(ChatBody)
-        context.check(body.model)
+        context.check_model(body.model)
         messages = [message.for_template() for message in body.messages]
         prompt = await context.codec.chat_ids(messages, body.chat_template_kwargs)
         return await answer(context, body, [prompt], ChatFormat(context.codec), arrived_at=arrived_at)

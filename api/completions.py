@@ -24,7 +24,7 @@ def completion_routes(context: ApiContext) -> Blueprint:
     async def create() -> Response:
         arrived_at = context.desk.now()
         body = await read_body(CompletionBody)
-        context.check(body.model)
+        context.check_model(body.model)
         prompts = [await codec.prompt_ids(prompt) if isinstance(prompt, str) else prompt for prompt in body.prompt]
         echoes = [_text(prompt, codec) for prompt in body.prompt for _ in range(body.n)] if body.echo else []
         return await answer(context, body, prompts, CompletionFormat(codec, echoes), arrived_at=arrived_at)

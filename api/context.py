@@ -32,16 +32,14 @@ class ApiContext:
             raise ApiError(503, "The model is still loading.", code="loading", headers={"Retry-After": "1"})
         return facts
 
-    def check(self, model: str) -> None:
-        """Whether a request for tokens can be looked at. Any name is served by the loaded model, unless the
-        operator is strict about it.
+    def check_model(self, name: str) -> None:
+        """Any name is served by the loaded model, unless the operator is strict about it.
 
         Raises:
-            ApiError: 404; `model` is another's id, and strict_model_id is set. 503; see `facts`.
+            ApiError: 404; `name` is not the model's id, and strict_model_id is set.
         """
-        if self.settings.strict_model_id and model != self.model_id:
-            raise no_such_model(model)
-        self.facts()
+        if self.settings.strict_model_id and name != self.model_id:
+            raise no_such_model(name)
 
 
 def no_such_model(name: str) -> ApiError:

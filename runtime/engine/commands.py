@@ -156,4 +156,11 @@ class CommandFailed:
     """The model itself is at fault (missing, broken, unsupported), so trying again is in vain."""
 
 
+@dataclass(frozen=True, slots=True)
+class Alive:
+    """The heartbeat of an engine's step loop: it is at work, and this is what on. Answers no command."""
+
+    doing: str
+
+
 Result = Loaded | Prefilled | Decoded | Done | MemoryReported | CommandFailed

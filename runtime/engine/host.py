@@ -12,6 +12,10 @@ Deliver = Callable[[Result, float], None]
 """Takes a result and when it was ready, in seconds of the host's clock. Called on the event loop; must not block."""
 
 
+Beat = Callable[[str], None]
+"""An engine calls it from its loops, to show that it is at work, and what on."""
+
+
 class Engine(Protocol):
     """Executes one command at a time, always in the thread that made it."""
 
