@@ -103,10 +103,18 @@ def _watched_send(call: Call, send: ASGISendCallable) -> ASGISendCallable:
             if waiting.cancelled_caught:
                 headers.append((b"connection", b"close"))
             call.status, event["headers"] = event["status"], headers
-        await send(event)
-        if event["type"] == "http.response.body":
-            call.first_body_at = call.first_body_at or time.monotonic()
-            call.complete = not event["more_body"]
+        if event["type"] != "http.response.body":
+            await send(event)
+            return
+        call.first_body_at = call.first_body_at or time.monotonic()
+        if event["more_body"]:
+            await send(event)
+        else:
+            # Hypercorn 0.18 tells the application of the end while it still ends the connection. On trio Quart
+            # then cancels this very call, and a connection that should be closed stays open for ever.
+            with anyio.CancelScope(shield=True):
+                await send(event)
+            call.complete = True
 
     return watched
 

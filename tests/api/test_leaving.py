@@ -1,5 +1,6 @@
 """A client that leaves, in whatever phase and however it asked: the desk hears of it at once, and the log says 499."""
 
+import contextlib
 import logging
 import re
 from collections.abc import AsyncIterator
@@ -33,10 +34,10 @@ PHASES = [
 ]
 
 
-def request_bytes(path: str, body: object) -> bytes:
+def request_bytes(path: str, body: object, *headers: str) -> bytes:
     raw = orjson.dumps(body)
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(raw)}\r\n\r\n"
-    return head.encode() + raw
+    head = [f"POST {path} HTTP/1.1", "Host: x", "Content-Type: application/json", f"Content-Length: {len(raw)}"]
+    return "\r\n".join([*head, *headers, "", ""]).encode() + raw
 
 
 @asynccontextmanager
@@ -126,6 +127,22 @@ async def test_the_log_says_499_of_a_client_that_left(
         leaving.set()
     (line,) = [record.getMessage() for record in caplog.records if record.name == "troupe.access"]
     assert " 499 " in line
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_connection_that_is_to_be_closed_is_closed_and_its_call_is_complete(
+    app: Quart, stream: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "troupe.access")
+    received = b""
+    async with connected(app) as connection:
+        await connection.send(request_bytes(ROUTE, CHAT | {"stream": stream}, "Connection: close"))
+        with anyio.fail_after(10), contextlib.suppress(anyio.EndOfStream):
+            while True:
+                received += await connection.receive()
+    assert b'"finish_reason":"stop"' in received
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "troupe.access"]
+    assert " 200 " in line
 
 
 async def test_a_path_cannot_forge_a_line_of_the_log(app: Quart, caplog: pytest.LogCaptureFixture) -> None:
