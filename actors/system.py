@@ -19,7 +19,6 @@ from runtime.engine.host import Host
 from runtime.settings import Settings
 from runtime.types import CancelCause, ModelFacts, RequestId
 
-ENGINE_ROOM_INTENSITY = Intensity(restarts=3, within_s=60.0)
 OBSERVERS_INTENSITY = Intensity(restarts=10, within_s=600.0)
 ADMITTER_TICK_S = 0.25
 """How late a deadline or a stall may be noticed."""
@@ -50,7 +49,7 @@ class House:
         self._company = company or Company()
         self._clock = clock
         self._boxes = Boxes(credits(settings))
-        self._engine_room = Supervisor("engine_room", ENGINE_ROOM_INTENSITY, clock)
+        self._engine_room = Supervisor("engine_room", _intensity(settings), clock)
         self._observers = Supervisor("observers", OBSERVERS_INTENSITY, clock)
         self._room = EngineRoom(settings, make_host, self._company, self._boxes)
         self._admitter = self._company.request_admitter(self._boxes, settings)
@@ -149,6 +148,10 @@ class House:
         if self._room.is_open:
             return s.RoomState.READY
         return s.RoomState.RESTARTING if self._engine_room.restarts else s.RoomState.LOADING
+
+
+def _intensity(settings: Settings) -> Intensity:
+    return Intensity(settings.engine_restarts, settings.engine_restart_window)
 
 
 def _only(kind: type[S], shown: tuple[s.ActorSnapshot, ...]) -> S | None:

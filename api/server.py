@@ -21,6 +21,7 @@ from actors.system import House
 from api.app import create_app
 from api.context import ApiContext
 from api.text.codec import HfCodec
+from runtime.engine import blas
 from runtime.engine.hosts import make_host
 from runtime.errors import SettingsError, TroupeError
 from runtime.models.resolve import ModelFiles
@@ -50,7 +51,7 @@ async def serve(settings: Settings, files: ModelFiles) -> None:
     failures: list[Exception] = []
     async with anyio.create_task_group() as group:
         group.start_soon(_keep_open, house, stop, failures)
-        group.start_soon(_say_when_ready, house, files.model_id, listener)
+        group.start_soon(_say_when_ready, house, files.model_id, settings, listener)
         group.start_soon(_obey_signals, house, stop, settings.drain_timeout)
         # In a task of its own: Hypercorn's asyncio worker can leave its task half cancelled when it shuts down.
         async with anyio.create_task_group() as http:
@@ -83,8 +84,10 @@ async def _keep_open(house: House, stop: anyio.Event, failures: list[Exception])
         stop.set()
 
 
-async def _say_when_ready(house: House, model_id: str, listener: socket.socket) -> None:
+async def _say_when_ready(house: House, model_id: str, settings: Settings, listener: socket.socket) -> None:
     await house.opened()
+    if (found := blas.find(os.environ.get("LD_PRELOAD", ""))) and settings.engine == "process":
+        log.info(found.said)
     host, port = listener.getsockname()[:2]
     print(f"Troupe serves {model_id} at http://{host}:{port}/v1", file=sys.stderr, flush=True)
 

@@ -68,6 +68,19 @@ class Settings(BaseModel):
         60, title="Requests", description="seconds after which a client that reads nothing is cancelled"
     )
 
+    engine: Literal["process", "thread"] = Field(
+        "process", title="Engine", description="where the engine lives: a child process, or a thread of this one"
+    )
+    engine_load_timeout: Positive = Field(
+        600, title="Engine", description="seconds that the engine may be silent while it loads the model"
+    )
+    engine_hang_timeout: Positive = Field(
+        60, title="Engine", description="seconds that it may be silent at work before it is taken to hang"
+    )
+    engine_restarts: Annotated[int, Ge(0)] = Field(
+        3, title="Engine", description="restarts of the engine within --engine-restart-window; one more death is fatal"
+    )
+    engine_restart_window: Positive = Field(60, title="Engine", description="seconds in which restarts are counted")
     prefill_chunk: Annotated[int, Ge(1)] = Field(
         512, title="Engine", description="prompt tokens per engine turn; running streams advance between turns"
     )

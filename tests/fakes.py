@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 from actors import messages as m
 from actors.replies import ReplySink
 from runtime.engine import commands as c
+from runtime.engine.host import Beat
 from runtime.errors import ModelError
 from runtime.types import FinishReason, KvHandle, MemoryUsage, ModelFacts, RequestId, Sampling, SequenceId, TokenOutput
 
@@ -121,6 +122,11 @@ class FakeEngine:
                     self.finished[sequence_id] = row.history[:-1]
             decoded.append(c.DecodedRow(sequence_id, tuple(tokens), finish))
         return c.Decoded(tuple(decoded), steps if decoded else 0, 0.001)
+
+
+def make_fake_engine(_beat: Beat) -> FakeEngine:
+    """A factory, as hosts want it."""
+    return FakeEngine()
 
 
 class Gate:

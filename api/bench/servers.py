@@ -1,6 +1,5 @@
 """The servers under test, as processes of their own on free ports."""
 
-import os
 import re
 import socket
 import subprocess
@@ -15,6 +14,7 @@ import anyio
 
 from api.bench.client import Target
 from api.bench.scenarios import BenchError
+from runtime import children
 
 START_TIMEOUT_S = 180.0
 STOP_TIMEOUT_S = 10.0
@@ -46,7 +46,7 @@ def mlx_lm(model: Path) -> Iterator[Target]:
 @contextmanager
 def _running(name: str, command: list[str], port: int, ready: str, *, model: str = "default") -> Iterator[Target]:
     with tempfile.TemporaryFile() as log:
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+        environment = children.environment({"HF_HUB_OFFLINE": "1"})
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
         target = Target(f"http://127.0.0.1:{port}", model)
         target.name = name
@@ -88,5 +88,5 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
 def raw_loop(model: Path, rows: int, steps: int) -> float:
     """Tokens per second of forward and argmax with no server around them."""
     command = [sys.executable, "-m", "runtime.mlx.rawloop", str(model), str(rows), str(steps)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=children.environment())
     return float(re.findall(r"[\d.]+", done.stdout)[-1])

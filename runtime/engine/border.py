@@ -1,10 +1,10 @@
 """The border around an engine: an error becomes a value, here and nowhere else."""
 
+import importlib
 import logging
-from collections.abc import Callable
 
 from runtime.engine.commands import Command, CommandFailed, Loaded, Result
-from runtime.engine.host import Engine
+from runtime.engine.host import Beat, Engine, Factory
 from runtime.errors import EngineFault, ModelError
 from runtime.types import ModelFacts
 
@@ -22,10 +22,21 @@ def attempt(engine: Engine, command: Command) -> Result:
         return CommandFailed(type(command).__name__, f"{type(error).__name__}: {error}")
 
 
-def start(make_engine: Callable[[], Engine]) -> Engine | CommandFailed:
+def factory_named(path: str) -> Factory:
+    """The factory at MODULE:ATTRIBUTE. Its module is imported when it is called: where the engine lives."""
+
+    def make(beat: Beat) -> Engine:
+        module, _, attribute = path.partition(":")
+        engine: Engine = getattr(importlib.import_module(module), attribute)(beat)
+        return engine
+
+    return make
+
+
+def start(factory: Factory, beat: Beat) -> Engine | CommandFailed:
     """Make the engine; whatever that raises comes back as CommandFailed."""
     try:
-        return make_engine()
+        return factory(beat)
     except Exception as error:
         log.exception("the engine did not start")
         return CommandFailed("start", f"{type(error).__name__}: {error}")

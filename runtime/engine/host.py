@@ -25,6 +25,10 @@ class Engine(Protocol):
         ...
 
 
+Factory = Callable[[Beat], Engine]
+"""Makes an engine, in the thread it will live in."""
+
+
 class EngineRef(Protocol):
     """All that an actor knows of the engine."""
 

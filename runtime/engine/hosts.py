@@ -1,20 +1,27 @@
 """Which host the engine gets, by the settings."""
 
-import importlib
+import os
 from pathlib import Path
 
+from runtime.engine import blas
+from runtime.engine.border import factory_named
 from runtime.engine.commands import LoadModel
-from runtime.engine.host import Engine, Host
+from runtime.engine.host import Host
+from runtime.engine.process import Patience, ProcessHost
 from runtime.engine.thread import ThreadHost
 from runtime.settings import Settings
 
-
-def make_host(settings: Settings, model: Path) -> Host:
-    """A host for the model in directory `model`; every restart wants a new one."""
-    return ThreadHost(_make_mlx_engine, LoadModel(str(model), settings.trust_remote_code))
+MLX_ENGINE = "runtime.mlx.engine:MlxEngine"
 
 
-def _make_mlx_engine() -> Engine:
-    """MLX is imported where the engine lives: in its thread, when it starts."""
-    engine: Engine = importlib.import_module("runtime.mlx.engine").MlxEngine()
-    return engine
+def make_host(settings: Settings, model: Path, *, factory: str = MLX_ENGINE) -> Host:
+    """A host for the model in directory `model`; every restart wants a new one.
+
+    `factory` is MODULE:ATTRIBUTE of what makes the engine. It is imported where the engine lives.
+    """
+    load = LoadModel(str(model), settings.trust_remote_code)
+    if settings.engine == "thread":
+        return ThreadHost(factory_named(factory), load)
+    found = blas.find(os.environ.get("LD_PRELOAD", ""))
+    patience = Patience(loading_s=settings.engine_load_timeout, working_s=settings.engine_hang_timeout)
+    return ProcessHost(factory, load, patience, environment=found.environment if found else None)

@@ -12,7 +12,7 @@ import anyio.abc
 
 from runtime.engine.border import attempt, facts_of, raise_if_failed, start
 from runtime.engine.commands import Command, CommandFailed, LoadModel, Result
-from runtime.engine.host import Deliver, Engine
+from runtime.engine.host import Deliver, Engine, Factory
 from runtime.errors import EngineFault
 from runtime.types import ModelFacts
 
@@ -24,10 +24,8 @@ class ThreadHost:
     """A `Host`. Results cross from the thread to the event loop over a socket pair, so that neither side waits
     for the other and no particular event loop is needed."""
 
-    def __init__(
-        self, make_engine: Callable[[], Engine], load: LoadModel, *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._make_engine = make_engine
+    def __init__(self, factory: Factory, load: LoadModel, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._factory = factory
         self._load = load
         self._clock = clock
         self._commands: SimpleQueue[tuple[Command, Deliver] | None] = SimpleQueue()
@@ -75,7 +73,7 @@ class ThreadHost:
 
     def _work(self) -> None:
         """Make the engine; execute until told to stop, or until a command fails."""
-        engine = start(self._make_engine)
+        engine = start(self._factory, _nobody_listens)
         if isinstance(engine, CommandFailed):
             self._answer(engine, lambda _result, _at: None)
         else:
@@ -100,3 +98,7 @@ class ThreadHost:
             self._there.send(b"!")
         except OSError:
             pass  # Full: the loop is awake already. Closed: it waits no more.
+
+
+def _nobody_listens(_doing: str) -> None:
+    """The heartbeat of an engine whose host could not stop it anyway."""

@@ -9,6 +9,7 @@ from mlx.utils import tree_map
 from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache
 
 from runtime.engine import commands as c
+from runtime.engine.host import Beat
 from runtime.mlx import device, loader, memory
 from runtime.mlx.batch import Caches, DecodeBatch
 from runtime.types import KvHandle, ModelFacts, SequenceId
@@ -20,7 +21,8 @@ STEPS_PER_TIDY = 256
 class MlxEngine:
     """An `Engine` on MLX. Its arrays belong to the thread that calls it: always the same one."""
 
-    def __init__(self) -> None:
+    def __init__(self, beat: Beat) -> None:
+        self._beat = beat
         self._model: loader.LoadedModel
         self._batch: DecodeBatch
         self._prefilled: dict[SequenceId, Caches] = {}
@@ -57,7 +59,9 @@ class MlxEngine:
         return c.Done()
 
     def _load(self, path: Path, trust_remote_code: bool) -> ModelFacts:
+        self._beat("loading the model")
         self._model = loader.load(path, trust_remote_code=trust_remote_code)
+        self._beat("warming up")
         self._batch = DecodeBatch(self._model.model, self._model.vocab_size)
         caches = self._new_caches()
         self._feed((0,), caches)
@@ -78,6 +82,7 @@ class MlxEngine:
         for piece in slices:
             caches = self._prefilled.setdefault(piece.sequence_id, self._new_caches())
             self._feed(piece.token_ids, caches)
+            self._beat("prefilling")
         mx.clear_cache()
         return c.Prefilled(sum(len(piece.token_ids) for piece in slices), time.perf_counter() - started)
 
@@ -98,6 +103,7 @@ class MlxEngine:
                 earlier = rows[row.sequence_id].tokens if row.sequence_id in rows else ()
                 rows[row.sequence_id] = c.DecodedRow(row.sequence_id, earlier + row.tokens, row.finish)
             taken += 1
+            self._beat("decoding")
         self._tidy(taken)
         return c.Decoded(tuple(rows.values()), taken, time.perf_counter() - started)
 

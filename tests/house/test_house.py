@@ -25,7 +25,7 @@ pytestmark = pytest.mark.anyio
 async def open_house(
     make_engine: Callable[[], FakeEngine] = FakeEngine, *, settings: Settings | None = None, model: str = "tiny"
 ) -> AsyncIterator[House]:
-    house = House(settings or Settings(), lambda: ThreadHost(make_engine, c.LoadModel(model)))
+    house = House(settings or Settings(), lambda: ThreadHost(lambda _beat: make_engine(), c.LoadModel(model)))
     async with anyio.create_task_group() as group:
         group.start_soon(house.run)
         with anyio.fail_after(10):

@@ -1,4 +1,4 @@
-"""What every engine promises: the one on MLX and the fake, each in a ThreadHost, answer the same commands alike."""
+"""What every engine and every host promises: MLX and the fake, in a thread and in a process, answer alike."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -9,15 +9,16 @@ import anyio
 import pytest
 
 from runtime.engine import commands as c
-from runtime.engine.host import Engine
-from runtime.engine.thread import ThreadHost
+from runtime.engine import hosts
+from runtime.engine.host import Host
 from runtime.errors import EngineFault, ModelError
-from runtime.mlx.engine import MlxEngine
+from runtime.settings import Settings
 from runtime.types import FinishReason, KvHandle, ModelFacts, Sampling, SequenceId
-from tests.fakes import FakeEngine
 from tests.tiny import make_tiny_llama
 
 pytestmark = pytest.mark.anyio
+
+MakeHost = Callable[[Path], Host]
 
 PROMPT = (20, 21, 22, 23, 24, 25, 26)
 
@@ -25,7 +26,7 @@ PROMPT = (20, 21, 22, 23, 24, 25, 26)
 class Submitter:
     """Submits commands and waits for their results."""
 
-    def __init__(self, host: ThreadHost, facts: ModelFacts) -> None:
+    def __init__(self, host: Host, facts: ModelFacts) -> None:
         self._host = host
         self.facts = facts
 
@@ -86,15 +87,24 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_llama(tmp_path_factory.mktemp("tiny"))
 
 
-@pytest.fixture(params=[FakeEngine, MlxEngine])
-def make_engine(request: pytest.FixtureRequest) -> Callable[[], Engine]:
-    maker: Callable[[], Engine] = request.param
-    return maker
+FAKE, MLX = "tests.fakes:make_fake_engine", "runtime.mlx.engine:MlxEngine"
+
+
+@pytest.fixture(params=[FAKE, MLX], ids=["fake", "mlx"])
+def factory(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(params=["thread", "process"])
+def make_host(request: pytest.FixtureRequest, factory: str) -> MakeHost:
+    """A host of either kind around an engine of either kind, for a model."""
+    settings = Settings(engine=request.param)
+    return lambda model: hosts.make_host(settings, model, factory=factory)
 
 
 @asynccontextmanager
-async def running(make_engine: Callable[[], Engine], model: Path) -> AsyncIterator[Submitter]:
-    host = ThreadHost(make_engine, c.LoadModel(str(model)))
+async def running(make_host: MakeHost, model: Path) -> AsyncIterator[Submitter]:
+    host = make_host(model)
     async with anyio.create_task_group() as group:
         with anyio.fail_after(30):
             facts: ModelFacts = await group.start(host.run)
@@ -102,8 +112,8 @@ async def running(make_engine: Callable[[], Engine], model: Path) -> AsyncIterat
         group.cancel_scope.cancel()
 
 
-async def test_loading_tells_the_facts(make_engine: Callable[[], Engine], tiny_model: Path) -> None:
-    async with running(make_engine, tiny_model) as engine:
+async def test_loading_tells_the_facts(make_host: MakeHost, tiny_model: Path) -> None:
+    async with running(make_host, tiny_model) as engine:
         facts = engine.facts
         assert facts.vocab_size > 100
         assert facts.context_tokens > 100
@@ -112,8 +122,8 @@ async def test_loading_tells_the_facts(make_engine: Callable[[], Engine], tiny_m
         assert facts.trimmable
 
 
-async def test_commands_are_answered_in_order(make_engine: Callable[[], Engine], tiny_model: Path) -> None:
-    async with running(make_engine, tiny_model) as engine:
+async def test_commands_are_answered_in_order(make_host: MakeHost, tiny_model: Path) -> None:
+    async with running(make_host, tiny_model) as engine:
         prefilled = await engine.prefill(1, PROMPT[:4])
         assert isinstance(prefilled, c.Prefilled)
         assert prefilled.tokens == 4
@@ -128,8 +138,8 @@ async def test_commands_are_answered_in_order(make_engine: Callable[[], Engine],
         assert (decoded.rows, decoded.steps) == ((), 0)
 
 
-async def test_a_row_ends_after_max_tokens(make_engine: Callable[[], Engine], tiny_model: Path) -> None:
-    async with running(make_engine, tiny_model) as engine:
+async def test_a_row_ends_after_max_tokens(make_host: MakeHost, tiny_model: Path) -> None:
+    async with running(make_host, tiny_model) as engine:
         await engine.prefill(1, PROMPT[:-1])
         await engine.join(1, PROMPT, max_tokens=4)
         rows = await engine.decode_to_the_end()
@@ -137,10 +147,8 @@ async def test_a_row_ends_after_max_tokens(make_engine: Callable[[], Engine], ti
         assert rows[1].finish is FinishReason.LENGTH
 
 
-async def test_a_row_ends_with_a_stop_id_which_is_its_last_token(
-    make_engine: Callable[[], Engine], tiny_model: Path
-) -> None:
-    async with running(make_engine, tiny_model) as engine:
+async def test_a_row_ends_with_a_stop_id_which_is_its_last_token(make_host: MakeHost, tiny_model: Path) -> None:
+    async with running(make_host, tiny_model) as engine:
         free = await engine.generate(1, PROMPT)
         stop = free[3]
         await engine.prefill(2, PROMPT[:-1])
@@ -150,8 +158,8 @@ async def test_a_row_ends_with_a_stop_id_which_is_its_last_token(
         assert rows[2].finish is FinishReason.STOP
 
 
-async def test_chunks_of_a_prompt_make_no_difference(make_engine: Callable[[], Engine], tiny_model: Path) -> None:
-    async with running(make_engine, tiny_model) as engine:
+async def test_chunks_of_a_prompt_make_no_difference(make_host: MakeHost, tiny_model: Path) -> None:
+    async with running(make_host, tiny_model) as engine:
         whole = await engine.generate(1, PROMPT)
         for part in (PROMPT[:2], PROMPT[2:5], PROMPT[5:-1]):
             await engine.prefill(2, part)
@@ -159,27 +167,25 @@ async def test_chunks_of_a_prompt_make_no_difference(make_engine: Callable[[], E
         assert ids(await engine.decode_to_the_end(), 2) == whole
 
 
-async def test_several_steps_in_one_turn_give_the_same_tokens(
-    make_engine: Callable[[], Engine], tiny_model: Path
-) -> None:
-    async with running(make_engine, tiny_model) as engine:
+async def test_several_steps_in_one_turn_give_the_same_tokens(make_host: MakeHost, tiny_model: Path) -> None:
+    async with running(make_host, tiny_model) as engine:
         one_by_one = await engine.generate(1, PROMPT, max_tokens=7)
         await engine.prefill(2, PROMPT[:-1])
         await engine.join(2, PROMPT, max_tokens=7)
         assert ids(await engine.decode_to_the_end(steps=3), 2) == one_by_one
 
 
-async def test_a_prompt_of_one_id_needs_no_prefill(make_engine: Callable[[], Engine], tiny_model: Path) -> None:
-    async with running(make_engine, tiny_model) as engine:
+async def test_a_prompt_of_one_id_needs_no_prefill(make_host: MakeHost, tiny_model: Path) -> None:
+    async with running(make_host, tiny_model) as engine:
         await engine.join(1, (20,))
         assert len(ids(await engine.decode_to_the_end(), 1)) == 6
 
 
 async def test_rows_join_and_leave_between_steps_without_touching_each_other(
-    make_engine: Callable[[], Engine], tiny_model: Path
+    make_host: MakeHost, tiny_model: Path
 ) -> None:
     prompts = {n: tuple(range(20 + n, 22 + 3 * n)) for n in range(1, 6)}
-    async with running(make_engine, tiny_model) as engine:
+    async with running(make_host, tiny_model) as engine:
         alone = {n: await engine.generate(100 + n, prompt, max_tokens=4 + n) for n, prompt in prompts.items()}
         gathered: dict[int, list[int]] = {n: [] for n in prompts}
         for n, prompt in prompts.items():
@@ -196,9 +202,9 @@ async def test_rows_join_and_leave_between_steps_without_touching_each_other(
 
 @pytest.mark.parametrize("phase", ["prefilled", "joined", "decoding"])
 async def test_a_forgotten_sequence_is_gone_in_every_phase_and_its_neighbour_goes_on(
-    make_engine: Callable[[], Engine], tiny_model: Path, phase: str
+    make_host: MakeHost, tiny_model: Path, phase: str
 ) -> None:
-    async with running(make_engine, tiny_model) as engine:
+    async with running(make_host, tiny_model) as engine:
         alone = await engine.generate(100, PROMPT)
         await engine.prefill(1, PROMPT[:-1])
         await engine.prefill(2, PROMPT[:-2])
@@ -214,10 +220,8 @@ async def test_a_forgotten_sequence_is_gone_in_every_phase_and_its_neighbour_goe
         assert earlier + ids(rows, 1) == alone
 
 
-async def test_a_kept_cache_serves_a_later_sequence_and_stays(
-    make_engine: Callable[[], Engine], tiny_model: Path
-) -> None:
-    async with running(make_engine, tiny_model) as engine:
+async def test_a_kept_cache_serves_a_later_sequence_and_stays(make_host: MakeHost, tiny_model: Path) -> None:
+    async with running(make_host, tiny_model) as engine:
         await engine.prefill(1, PROMPT[:-1])
         await engine.join(1, PROMPT, keep_kv=True)
         history = PROMPT + tuple(ids(await engine.decode_to_the_end(), 1))
@@ -234,11 +238,11 @@ async def test_a_kept_cache_serves_a_later_sequence_and_stays(
 
 
 async def test_a_sequence_that_resumes_behind_its_output_says_the_same(
-    make_engine: Callable[[], Engine], tiny_model: Path
+    make_host: MakeHost, factory: str, tiny_model: Path
 ) -> None:
-    async with running(make_engine, tiny_model) as engine:
+    async with running(make_host, tiny_model) as engine:
         sampling: dict[str, Any] = {"temperature": 0.9, "seed": 11, "max_tokens": 8}
-        if make_engine is MlxEngine:
+        if factory == MLX:
             sampling |= {"repetition_penalty": 1.2, "frequency_penalty": 0.4}
         whole = await engine.generate(1, PROMPT, **sampling)
         history = (*PROMPT, *whole[:3])
@@ -247,16 +251,16 @@ async def test_a_sequence_that_resumes_behind_its_output_says_the_same(
         assert ids(await engine.decode_to_the_end(), 2) == whole[3:]
 
 
-async def test_a_missing_model_is_the_models_fault(make_engine: Callable[[], Engine], tmp_path: Path) -> None:
-    missing = "missing" if make_engine is FakeEngine else str(tmp_path / "missing")
+async def test_a_missing_model_is_the_models_fault(make_host: MakeHost, factory: str, tmp_path: Path) -> None:
+    missing = "missing" if factory == FAKE else str(tmp_path / "missing")
     with pytest.raises(ExceptionGroup) as caught:
-        async with running(make_engine, Path(missing)):
+        async with running(make_host, Path(missing)):
             raise AssertionError("it loaded")
     assert caught.group_contains(ModelError)
 
 
-async def test_a_command_that_raises_is_the_hosts_death(make_engine: Callable[[], Engine], tiny_model: Path) -> None:
+async def test_a_command_that_raises_is_the_hosts_death(make_host: MakeHost, tiny_model: Path) -> None:
     with pytest.raises(ExceptionGroup) as caught:
-        async with running(make_engine, tiny_model) as engine:
+        async with running(make_host, tiny_model) as engine:
             await engine(c.LoadKv(KvHandle(404), SequenceId(1), 3))
     assert caught.group_contains(EngineFault)
