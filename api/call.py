@@ -89,34 +89,40 @@ def _watched_receive(call: Call, receive: ASGIReceiveCallable) -> ASGIReceiveCal
 
 
 def _watched_send(call: Call, send: ASGISendCallable) -> ASGISendCallable:
-    """`send`, noting what is sent; the reply's headers get the call's id.
-
-    A reply waits for its request to be complete: one that is sent into an upload, as for a body that is too
-    large, is lost on most clients, which find the connection reset or wait on it for ever.
-    """
+    """`send`, noting what is sent; the reply's headers get the call's id."""
 
     async def watched(event: ASGISendEvent) -> None:
         if event["type"] == "http.response.start":
-            headers = [*event["headers"], (b"x-request-id", call.id.encode())]
-            with anyio.move_on_after(UPLOAD_S) as waiting:
-                await call.uploaded.wait()
-            if waiting.cancelled_caught:
-                headers.append((b"connection", b"close"))
-            call.status, event["headers"] = event["status"], headers
-        if event["type"] != "http.response.body":
-            await send(event)
-            return
-        call.first_body_at = call.first_body_at or time.monotonic()
-        if event["more_body"]:
-            await send(event)
-        else:
-            # Hypercorn 0.18 tells the application of the end while it still ends the connection. On trio Quart
-            # then cancels this very call, and a connection that should be closed stays open for ever.
-            with anyio.CancelScope(shield=True):
-                await send(event)
-            call.complete = True
+            call.status = event["status"]
+            event["headers"] = [*event["headers"], (b"x-request-id", call.id.encode()), *await _end_of_upload(call)]
+        if event["type"] == "http.response.body":
+            call.first_body_at = call.first_body_at or time.monotonic()
+            if not event["more_body"]:
+                await _send_last(call, send, event)
+                return
+        await send(event)
 
     return watched
+
+
+async def _end_of_upload(call: Call) -> list[tuple[bytes, bytes]]:
+    """Wait until the request is all there; return the headers that follow if it never is.
+
+    A reply that is sent into an upload, as for a body that is too large, is lost on most clients: they find the
+    connection reset, or wait on it for ever.
+    """
+    with anyio.move_on_after(UPLOAD_S):
+        await call.uploaded.wait()
+        return []
+    return [(b"connection", b"close")]
+
+
+async def _send_last(call: Call, send: ASGISendCallable, event: ASGISendEvent) -> None:
+    # Hypercorn 0.18 tells the application of the end while it still ends the connection. On trio Quart then cancels
+    # this very call, and a connection that should be closed stays open for ever.
+    with anyio.CancelScope(shield=True):
+        await send(event)
+    call.complete = True
 
 
 def _log(call: Call) -> None:

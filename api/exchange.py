@@ -1,7 +1,7 @@
 """One HTTP call that wants tokens: prompts become requests, replies become text, and leaving cancels."""
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from dataclasses import dataclass
 from typing import assert_never, cast
 
@@ -72,7 +72,8 @@ class Exchange:
         self.id = exchange_id
         self.order = order
         self._desk = desk
-        self._replies = Replies()
+        self._until_left = ExitStack()
+        self._replies = self._until_left.enter_context(Replies())
         self._choices: dict[RequestId, _Choice] = {}
         for index in range(len(order.samplings)):
             request_id = RequestId(f"{exchange_id}-{index}")
@@ -123,7 +124,7 @@ class Exchange:
             if request_id in self._open:
                 self._desk.cancel(request_id, CancelCause.CLIENT_LEFT)
         self._open.clear()
-        self._replies.__exit__(None, None, None)
+        self._until_left.close()
 
     def _request(self, choice: _Choice, arrived_at: float, deadline: float) -> Request:
         return Request(

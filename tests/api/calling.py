@@ -43,9 +43,11 @@ async def call(
     *,
     headers: dict[str, str] | None = None,
     content_type: str = "application/json",
+    unfinished: bool = False,
     leaving: anyio.Event | None = None,
 ) -> Reply:
-    """One call; `body` is bytes or something to write as JSON. The client leaves when `leaving` is set."""
+    """One call; `body` is bytes or something to write as JSON, and goes on if it is `unfinished`. The client leaves
+    when `leaving` is set."""
     raw = body if isinstance(body, bytes) else orjson.dumps(body)
     path, _, query = path.partition("?")
     scope = {
@@ -69,7 +71,7 @@ async def call(
         "extensions": {},
         "state": {},
     }
-    incoming = [{"type": "http.request", "body": raw, "more_body": False}]
+    incoming = [{"type": "http.request", "body": raw, "more_body": unfinished}]
     reply = Reply()
 
     async def receive() -> ASGIReceiveEvent:

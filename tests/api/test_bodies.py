@@ -238,3 +238,12 @@ async def test_a_body_of_many_small_things_is_refused_at_once(app: Quart) -> Non
     bodies: list[dict[str, object]] = [{"logit_bias": many}, {**many}, {"messages": [{}] * 300_000}]
     for given in bodies:
         assert (await call(app, "POST", CHAT_ROUTE, CHAT | given)).status == 400
+
+
+async def test_a_body_that_does_not_come_is_a_408(app: Quart, desk: FakeDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.call.UPLOAD_S", 0.01)
+    app.config["BODY_TIMEOUT"] = 0.01
+    reply = await call(app, "POST", CHAT_ROUTE, CHAT, unfinished=True)
+    assert (reply.status, reply.error["type"]) == (408, "invalid_request_error")
+    assert reply.headers["connection"] == "close"
+    assert desk.admitted == []
