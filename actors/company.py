@@ -94,6 +94,7 @@ def make_scheduler(life: Life) -> Actor[m.SchedulerWord]:
         epoch=life.epoch,
         max_concurrency=life.max_concurrency,
         prefill_chunk_tokens=life.settings.prefill_chunk,
+        max_gap_ratio=life.settings.max_gap_ratio,
         request_admitter=life.boxes.request_admitter,
         cache_manager=life.boxes.cache_manager,
         prefill_worker=life.boxes.prefill_worker,

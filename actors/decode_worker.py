@@ -6,7 +6,7 @@ from typing import assert_never
 from actors import messages as m
 from actors.base import Actor, Ref
 from actors.snapshots import DecodeSnapshot, DecodingSequence
-from runtime.engine.commands import Decode, Decoded, DecodedRow, Forget, Join, JoinRow, StoreKv
+from runtime.engine.commands import Decode, Decoded, DecodedRow, Forget, Join, JoinRow, SequenceFailed, StoreKv
 from runtime.engine.host import Deliver, EngineRef
 from runtime.types import CancelCause, FinishReason, KvHandle, RequestId, SequenceId, TokenOutput
 
@@ -58,7 +58,7 @@ class DecodeWorker(Actor[m.DecodeWord]):
         *,
         engine: EngineRef,
         reply: Deliver,
-        scheduler: Ref[m.SequenceEnded | m.DecodeTurnEnded],
+        scheduler: Ref[m.SequenceSpoke | m.SequenceEnded | m.DecodeTurnEnded],
         keep_kv: bool,
     ) -> None:
         self._engine = engine
@@ -76,9 +76,11 @@ class DecodeWorker(Actor[m.DecodeWord]):
                 self._decode(steps)
             case m.Cancel(request_id, cause):
                 self._cancel(request_id, cause)
-            case m.EngineReplied(Decoded(rows, steps, seconds), at):
+            case m.EngineReplied(Decoded(rows, steps, seconds, failed), at):
                 for row in rows:
                     self._advance(row, at)
+                for each in failed:
+                    self._fail(each)
                 self._scheduler.tell(m.DecodeTurnEnded(steps, seconds))
             case m.EngineReplied():
                 pass
@@ -106,6 +108,8 @@ class DecodeWorker(Actor[m.DecodeWord]):
         row = self._rows.get(decoded.sequence_id)
         if row is None:
             return
+        if not row.output:
+            self._scheduler.tell(m.SequenceSpoke(row.sequence.request.request_id))
         row.add(decoded.tokens, at)
         if decoded.finish:
             self._finish(row, decoded.finish)
@@ -121,6 +125,12 @@ class DecodeWorker(Actor[m.DecodeWord]):
             self._engine.submit(StoreKv(sequence.sequence_id, kept.handle), self._reply)
         request.sink.last_word(m.Finished(request.request_id, tuple(row.unsent), reason, row.usage()))
         self._leave(row, kept)
+
+    def _fail(self, failed: SequenceFailed) -> None:
+        if row := self._rows.get(failed.sequence_id):
+            request = row.sequence.request
+            request.sink.last_word(m.Failed(request.request_id, failed.error))
+            self._leave(row, kept=None)
 
     def _cancel(self, request_id: RequestId, cause: CancelCause) -> None:
         for row in self._rows.values():

@@ -190,6 +190,8 @@ class Enqueue:
     request: Request
     output_ids: tuple[int, ...]
     """Output already delivered in earlier lives: the sequence goes on behind it."""
+    suspect: bool = False
+    """It was on stage, and had got no further, when the engine died: it may be the cause."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +214,13 @@ class KvRefused:
 @dataclass(frozen=True, slots=True)
 class SequencePrefilled:
     """All but the last token of the sequence is in its KV cache, and DecodeWorker has it."""
+
+    request_id: RequestId
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceSpoke:
+    """The sequence produced its first token in this life."""
 
     request_id: RequestId
 
@@ -243,7 +252,15 @@ class DecodeTurnEnded:
 
 
 SchedulerWord = (
-    Enqueue | Cancel | KvLeased | KvRefused | SequencePrefilled | SequenceEnded | PrefillTurnEnded | DecodeTurnEnded
+    Enqueue
+    | Cancel
+    | KvLeased
+    | KvRefused
+    | SequencePrefilled
+    | SequenceSpoke
+    | SequenceEnded
+    | PrefillTurnEnded
+    | DecodeTurnEnded
 )
 
 # --- heard by PrefillWorker ----------------------------------------------------------------------------------

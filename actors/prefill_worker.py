@@ -7,7 +7,7 @@ from actors import messages as m
 from actors.base import Actor, Ref
 from actors.policies.chunks import share_out
 from actors.snapshots import PrefillingSequence, PrefillSnapshot
-from runtime.engine.commands import Forget, LoadKv, Prefill, Prefilled, PrefillSlice
+from runtime.engine.commands import Forget, LoadKv, Prefill, Prefilled, PrefillSlice, SequenceFailed
 from runtime.engine.host import Deliver, EngineRef
 from runtime.types import RequestId, SequenceId
 
@@ -26,6 +26,10 @@ class Prompt:
     @property
     def wanted(self) -> int:
         return len(self.sequence.history) - 1
+
+    def usage(self) -> m.Usage:
+        request = self.sequence.request
+        return m.Usage(len(request.prompt_ids), self.sequence.cached_tokens, len(request.sink.delivered))
 
 
 class PrefillWorker(Actor[m.PrefillWord]):
@@ -55,7 +59,9 @@ class PrefillWorker(Actor[m.PrefillWord]):
                 self._prefill(budget_tokens)
             case m.Cancel():
                 self._cancel(message)
-            case m.EngineReplied(Prefilled(tokens, seconds)):
+            case m.EngineReplied(Prefilled(tokens, seconds, failed)):
+                for each in failed:
+                    self._fail(each)
                 self._advance()
                 self._scheduler.tell(m.PrefillTurnEnded(tokens, seconds))
             case m.EngineReplied():
@@ -110,12 +116,18 @@ class PrefillWorker(Actor[m.PrefillWord]):
             # It has gone on to DecodeWorker, or ended; the Cancel follows it.
             self._decode_worker.tell(cancel)
             return
-        sequence = prompt.sequence
-        request = sequence.request
-        self._engine.submit(Forget((sequence.sequence_id,)), self._reply)
-        usage = m.Usage(len(request.prompt_ids), sequence.cached_tokens, len(request.sink.delivered))
-        request.sink.last_word(m.Cancelled(cancel.request_id, cancel.cause, usage))
+        usage = prompt.usage()
+        self._engine.submit(Forget((prompt.sequence.sequence_id,)), self._reply)
+        prompt.sequence.request.sink.last_word(m.Cancelled(cancel.request_id, cancel.cause, usage))
         self._scheduler.tell(m.SequenceEnded(cancel.request_id, usage, kept=None))
+
+    def _fail(self, failed: SequenceFailed) -> None:
+        for request_id, prompt in self._prompts.items():
+            if prompt.sequence.sequence_id == failed.sequence_id:
+                del self._prompts[request_id]
+                prompt.sequence.request.sink.last_word(m.Failed(request_id, failed.error))
+                self._scheduler.tell(m.SequenceEnded(request_id, prompt.usage(), kept=None))
+                return
 
     def snapshot(self) -> PrefillSnapshot:
         return PrefillSnapshot(

@@ -24,9 +24,10 @@ class Entry:
 
     request: m.Request
     reading: Reading
-    staged: bool = False
-    stage_deaths: int = 0
-    """Deaths of the engine room in a row that saw it on stage."""
+    staged_with: int | None = None
+    """How many tokens had been delivered when it came on stage; None while it waits."""
+    blamed: int = 0
+    """Deaths of the engine room in a row that saw it on stage and no further than when it came there."""
     cancelled: CancelCause | None = None
 
 
@@ -57,7 +58,7 @@ class RequestAdmitter(Actor[m.AdmitterWord]):
                 self._cancel(request_id, cause)
             case m.RequestStaged(request_id):
                 if entry := self._ledger.get(request_id):
-                    entry.staged = True
+                    entry.staged_with = len(entry.request.sink.delivered)
             case m.RequestClosed(request_id, usage):
                 self._close(request_id, usage)
             case m.EngineRoomOpened(epoch):
@@ -104,11 +105,12 @@ class RequestAdmitter(Actor[m.AdmitterWord]):
             request = replace(request, sampling=replace(request.sampling, max_tokens=granted))
         self._ledger[request.request_id] = Entry(request, Reading(0, request.arrived_at))
         request.sink.offer(m.Accepted(request.request_id))
-        self._enqueue(request)
+        self._enqueue(self._ledger[request.request_id])
 
-    def _enqueue(self, request: m.Request) -> None:
+    def _enqueue(self, entry: Entry) -> None:
         if self._epoch is not None:
-            self._scheduler.tell(m.Enqueue(self._epoch, request, tuple(request.sink.delivered)))
+            delivered = tuple(entry.request.sink.delivered)
+            self._scheduler.tell(m.Enqueue(self._epoch, entry.request, delivered, suspect=entry.blamed > 0))
 
     def _cancel(self, request_id: RequestId, cause: CancelCause) -> None:
         entry = self._ledger.get(request_id)
@@ -129,21 +131,21 @@ class RequestAdmitter(Actor[m.AdmitterWord]):
     def _open_room(self, epoch: int) -> None:
         self._epoch = epoch
         for entry in list(self._ledger.values()):
-            match fate(ended=entry.request.sink.ended, stage_deaths=entry.stage_deaths):
+            match fate(ended=entry.request.sink.ended, blamed=entry.blamed):
                 case Fate.CLOSE:
                     self._close(entry.request.request_id, self._usage(entry))
                 case Fate.FAIL:
                     self._fail(entry, "the engine died twice while it worked on this request")
                 case Fate.RESUME:
-                    self._enqueue(entry.request)
+                    self._enqueue(entry)
 
     def _close_room(self, cause: str) -> None:
         self._epoch = None
         if self._ledger:
             log.warning("engine room closed (%s) with %d requests open", cause, len(self._ledger))
         for entry in list(self._ledger.values()):
-            entry.stage_deaths = entry.stage_deaths + 1 if entry.staged else 0
-            entry.staged = False
+            entry.blamed = entry.blamed + 1 if entry.staged_with == len(entry.request.sink.delivered) else 0
+            entry.staged_with = None
             if entry.cancelled:
                 self._end_cancelled(entry, entry.cancelled)
 

@@ -1,11 +1,12 @@
 """Scheduler: the waiting line, who runs, and whose turn it is at the engine."""
 
-from collections import deque
+from collections import Counter, deque
 from itertools import count
 from typing import assert_never
 
 from actors import messages as m
 from actors.base import Actor, Ref
+from actors.policies.pace import Pace, after_decode, after_prefill
 from actors.policies.turns import Turn, next_turn
 from actors.snapshots import SchedulerSnapshot
 from runtime.types import RequestId, SequenceId
@@ -23,6 +24,7 @@ class Scheduler(Actor[m.SchedulerWord]):
         epoch: int,
         max_concurrency: int,
         prefill_chunk_tokens: int,
+        max_gap_ratio: float,
         request_admitter: Ref[m.RequestStaged | m.RequestClosed],
         cache_manager: Ref[m.LeaseKv | m.ReleaseKv],
         prefill_worker: Ref[m.StartPrefill | m.GrantPrefill | m.Cancel],
@@ -31,6 +33,7 @@ class Scheduler(Actor[m.SchedulerWord]):
         self._epoch = epoch
         self._max_concurrency = max_concurrency
         self._prefill_chunk_tokens = prefill_chunk_tokens
+        self._max_gap_ratio = max_gap_ratio
         self._request_admitter = request_admitter
         self._cache_manager = cache_manager
         self._prefill_worker = prefill_worker
@@ -43,8 +46,11 @@ class Scheduler(Actor[m.SchedulerWord]):
         """The head of the line was refused KV bytes and waits for a release."""
         self._staged: dict[RequestId, Turn] = {}
         """Who runs, and which kind of turn advances them."""
-        self._under_way: set[Turn] = set()
+        self._on_trial: RequestId | None = None
+        """A suspect on stage that has not spoken yet. There is never a second one, so that the next death tells."""
+        self._under_way: Counter[Turn] = Counter()
         self._last: Turn | None = None
+        self._pace = Pace()
         self._prefill_turns = self._decode_steps = 0
 
     def receive(self, message: m.SchedulerWord) -> None:
@@ -61,14 +67,14 @@ class Scheduler(Actor[m.SchedulerWord]):
             case m.SequencePrefilled(request_id):
                 if request_id in self._staged:
                     self._staged[request_id] = Turn.DECODE
+            case m.SequenceSpoke(request_id):
+                self._acquit(request_id)
             case m.SequenceEnded(request_id, usage, kept):
                 self._leave(request_id, usage, kept)
-            case m.PrefillTurnEnded():
-                self._prefill_turns += 1
-                self._under_way.discard(Turn.PREFILL)
-            case m.DecodeTurnEnded(steps):
-                self._decode_steps += steps
-                self._under_way.discard(Turn.DECODE)
+            case m.PrefillTurnEnded(tokens, seconds):
+                self._end_prefill_turn(tokens, seconds)
+            case m.DecodeTurnEnded(steps, seconds):
+                self._end_decode_turn(steps, seconds)
             case _:
                 assert_never(message)
         self._lease_next()
@@ -76,6 +82,8 @@ class Scheduler(Actor[m.SchedulerWord]):
 
     def _lease_next(self) -> None:
         if not self._line or self._leasing or self._starved or len(self._staged) >= self._max_concurrency:
+            return
+        if self._line[0].suspect and self._on_trial:
             return
         self._leasing = self._line.popleft()
         request = self._leasing.request
@@ -91,6 +99,8 @@ class Scheduler(Actor[m.SchedulerWord]):
             return
         self._leasing = None
         self._staged[lease.request_id] = Turn.PREFILL
+        if asked.suspect:
+            self._on_trial = lease.request_id
         self._request_admitter.tell(m.RequestStaged(lease.request_id))
         self._prefill_worker.tell(m.StartPrefill(self._sequence(asked, lease)))
 
@@ -133,22 +143,50 @@ class Scheduler(Actor[m.SchedulerWord]):
         if self._staged.pop(request_id, None) is None:
             return
         self._starved = False
+        self._acquit(request_id)
         self._cache_manager.tell(m.ReleaseKv(request_id, kept))
         self._request_admitter.tell(m.RequestClosed(request_id, usage))
+
+    def _acquit(self, request_id: RequestId) -> None:
+        if self._on_trial == request_id:
+            self._on_trial = None
+
+    def _end_prefill_turn(self, tokens: int, seconds: float) -> None:
+        self._under_way[Turn.PREFILL] -= 1
+        if tokens:
+            self._prefill_turns += 1
+            if self._decoding:
+                self._pace = after_prefill(self._pace, seconds)
+
+    def _end_decode_turn(self, steps: int, seconds: float) -> None:
+        self._under_way[Turn.DECODE] -= 1
+        if steps:
+            self._decode_steps += steps
+            self._pace = after_decode(
+                self._pace,
+                seconds / steps,
+                max_gap_ratio=self._max_gap_ratio,
+                most_tokens=self._prefill_chunk_tokens,
+            )
 
     def _grant_turns(self) -> None:
         while turn := next_turn(
             prefilling=Turn.PREFILL in self._staged.values(),
-            decoding=Turn.DECODE in self._staged.values(),
-            under_way=frozenset(self._under_way),
+            decoding=self._decoding,
+            under_way=self._under_way,
             last=self._last,
         ):
             self._last = turn
-            self._under_way.add(turn)
+            self._under_way[turn] += 1
             if turn is Turn.PREFILL:
-                self._prefill_worker.tell(m.GrantPrefill(self._prefill_chunk_tokens))
+                budget = self._pace.budget_tokens if self._decoding else self._prefill_chunk_tokens
+                self._prefill_worker.tell(m.GrantPrefill(budget))
             else:
                 self._decode_worker.tell(m.GrantDecode(steps=1))
+
+    @property
+    def _decoding(self) -> bool:
+        return Turn.DECODE in self._staged.values()
 
     def snapshot(self) -> SchedulerSnapshot:
         line = ([self._leasing] if self._leasing else []) + list(self._line)
@@ -156,7 +194,9 @@ class Scheduler(Actor[m.SchedulerWord]):
             waiting=tuple(enqueued.request.request_id for enqueued in line),
             prefilling=tuple(r for r, turn in self._staged.items() if turn is Turn.PREFILL),
             decoding=tuple(r for r, turn in self._staged.items() if turn is Turn.DECODE),
-            turns_under_way=tuple(sorted(self._under_way)),
+            turns_under_way=tuple(sorted(self._under_way.elements())),
             prefill_turns=self._prefill_turns,
+            prefill_budget=self._pace.budget_tokens,
+            usual_step_s=self._pace.usual_s,
             decode_steps=self._decode_steps,
         )

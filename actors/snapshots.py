@@ -36,6 +36,10 @@ class SchedulerSnapshot:
     decoding: tuple[RequestId, ...]
     turns_under_way: tuple[str, ...]
     prefill_turns: int
+    prefill_budget: int
+    """The most tokens that a prefill turn beside running streams may hold now."""
+    usual_step_s: float | None
+    """How long running streams wait for a token while no prompt comes in; None before it was measured."""
     decode_steps: int
 
 

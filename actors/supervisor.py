@@ -3,8 +3,10 @@
 import logging
 from collections.abc import Awaitable, Callable
 
+import anyio
+
 from actors.clock import Clock
-from actors.policies.restarts import Intensity, exhausted, recent
+from actors.policies.restarts import Intensity, back_off_s, exhausted, recent
 from runtime.errors import ModelError, RestartsExhausted
 
 log = logging.getLogger("troupe.supervisor")
@@ -37,6 +39,7 @@ class Supervisor:
                 return await life()
             except Exception as error:
                 self._bury(error)
+            await anyio.sleep(back_off_s(self._deaths))
 
     def _bury(self, error: Exception) -> None:
         cause = root_cause(error)

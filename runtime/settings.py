@@ -82,8 +82,14 @@ class Settings(BaseModel):
     )
     engine_restart_window: Positive = Field(60, title="Engine", description="seconds in which restarts are counted")
     prefill_chunk: Annotated[int, Ge(1)] = Field(
-        512, title="Engine", description="prompt tokens per engine turn; running streams advance between turns"
+        512, title="Engine", description="most prompt tokens per engine turn; a cancel takes effect between turns"
     )
+    max_gap_ratio: Annotated[float, Gt(1)] = Field(
+        2.0,
+        title="Engine",
+        description="how many times their usual gap running streams may wait for a token while prompts come in",
+    )
+
     cache_memory_mb: Annotated[int, Ge(0)] | None = Field(
         None, title="Cache", description="MiB the prefix cache may keep; 0 turns it off"
     )

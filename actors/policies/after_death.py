@@ -3,7 +3,7 @@
 from enum import StrEnum
 
 POISON_DEATHS = 2
-"""Deaths in a row that a request may be on stage for before it is taken for their cause."""
+"""Deaths in a row that a request is blamed for before it is taken for their cause."""
 
 
 class Fate(StrEnum):
@@ -14,8 +14,8 @@ class Fate(StrEnum):
     """It had its last word; the news of that died with the room."""
 
 
-def fate(*, ended: bool, stage_deaths: int) -> Fate:
-    """Decide by whether the client has the last word, and by how many deaths in a row saw the request on stage."""
+def fate(*, ended: bool, blamed: int) -> Fate:
+    """Decide by whether the client has the last word, and by how many deaths in a row the request is blamed for."""
     if ended:
         return Fate.CLOSE
-    return Fate.FAIL if stage_deaths >= POISON_DEATHS else Fate.RESUME
+    return Fate.FAIL if blamed >= POISON_DEATHS else Fate.RESUME

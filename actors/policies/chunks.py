@@ -8,17 +8,21 @@ from runtime.types import SequenceId
 def share_out(remaining: Mapping[SequenceId, int], budget_tokens: int) -> dict[SequenceId, int]:
     """How many tokens of each sequence go into one prefill turn.
 
-    First come, first served: what the first sequence leaves of the budget goes to the next, so several short
-    prompts share a turn and a long one takes several.
+    Half of it belongs to the oldest sequence, which therefore always gets on; the other half to the shortest rest
+    first, so that a short prompt does not wait behind a long one and several short ones share a turn.
 
     Args:
         remaining: tokens still to prefill by sequence, at least one each, oldest first.
         budget_tokens: the most tokens a turn may hold, at least one.
     """
-    shares: dict[SequenceId, int] = {}
-    for sequence_id, tokens in remaining.items():
-        if budget_tokens <= 0:
-            break
-        shares[sequence_id] = min(tokens, budget_tokens)
-        budget_tokens -= shares[sequence_id]
+    if not remaining:
+        return {}
+    oldest = next(iter(remaining))
+    shares = {oldest: min(remaining[oldest], (budget_tokens + 1) // 2)}
+    left = budget_tokens - shares[oldest]
+    for sequence_id in sorted(remaining, key=lambda each: remaining[each]):
+        more = min(remaining[sequence_id] - shares.get(sequence_id, 0), left)
+        if more:
+            shares[sequence_id] = shares.get(sequence_id, 0) + more
+            left -= more
     return shares

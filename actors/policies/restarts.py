@@ -19,3 +19,13 @@ def recent(deaths: tuple[float, ...], *, now: float, intensity: Intensity) -> tu
 def exhausted(deaths: tuple[float, ...], intensity: Intensity) -> bool:
     """Whether so many recent deaths are one too many."""
     return len(deaths) > intensity.restarts
+
+
+BACK_OFF_S = 0.25
+LONGEST_BACK_OFF_S = 5.0
+
+
+def back_off_s(deaths: tuple[float, ...]) -> float:
+    """How long to wait before the restart: not at all after a first death, then twice as long after each that is
+    recent."""
+    return 0.0 if len(deaths) <= 1 else min(BACK_OFF_S * 2.0 ** (len(deaths) - 2), LONGEST_BACK_OFF_S)

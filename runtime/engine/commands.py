@@ -109,11 +109,21 @@ class Loaded:
 
 
 @dataclass(frozen=True, slots=True)
+class SequenceFailed:
+    """One sequence made the engine raise. It is gone; the others go on as if it had never been there."""
+
+    sequence_id: SequenceId
+    error: str
+    """One line."""
+
+
+@dataclass(frozen=True, slots=True)
 class Prefilled:
     tokens: int
     """How many prompt tokens the slices held, all together."""
     seconds: float
     """How long the engine took."""
+    failed: tuple[SequenceFailed, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +140,9 @@ class DecodedRow:
 class Decoded:
     rows: tuple[DecodedRow, ...]
     steps: int
-    """Steps that were run: fewer than asked for when no row was left."""
+    """Steps that were run: fewer than asked for when no row was left, or when one failed."""
     seconds: float
+    failed: tuple[SequenceFailed, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

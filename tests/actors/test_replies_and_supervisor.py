@@ -111,7 +111,7 @@ async def test_one_death_more_than_the_intensity_allows_is_the_supervisors_own()
 
 
 async def test_deaths_far_apart_never_add_up() -> None:
-    times = iter(range(0, 100_000, 30))
+    times = iter(range(0, 100_000, 60))
     life = Dying(50, RuntimeError("planted"))
     await supervisor(lambda: float(next(times))).keep_alive(life)
     assert life.lives == 51

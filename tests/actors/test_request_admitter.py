@@ -106,7 +106,7 @@ def die(door: Door, epoch: int, *, staged: bool) -> None:
     door.open(epoch)
 
 
-def test_on_stage_in_two_deaths_in_a_row_a_request_fails() -> None:
+def test_on_stage_and_no_further_in_two_deaths_in_a_row_a_request_fails() -> None:
     door = Door()
     door.open(1)
     door.admit(door.client.request())
@@ -115,6 +115,30 @@ def test_on_stage_in_two_deaths_in_a_row_a_request_fails() -> None:
     die(door, 3, staged=True)
     assert [type(word) for word in door.client.last_words()] == [m.Failed]
     assert door.actor.snapshot().open_requests == ()
+
+
+def test_after_one_such_death_it_is_suspect() -> None:
+    door = Door()
+    door.open(1)
+    request = door.client.request()
+    door.admit(request)
+    door.scheduler.take()
+    die(door, 2, staged=True)
+    assert door.scheduler.take() == [m.Enqueue(2, request, (), suspect=True)]
+
+
+def test_a_request_that_got_further_is_not_blamed() -> None:
+    door = Door()
+    door.open(1)
+    request = door.client.request()
+    door.admit(request)
+    for epoch in range(2, 8):
+        door.actor.receive(m.RequestStaged(R1))
+        request.sink.offer(m.TokensDecoded(R1, (TokenOutput(10 + epoch),)))
+        door.actor.receive(m.EngineRoomClosed("planted"))
+        door.scheduler.take()
+        door.open(epoch)
+        assert door.scheduler.take() == [m.Enqueue(epoch, request, tuple(range(12, 11 + epoch)), suspect=False)]
 
 
 def test_a_death_that_a_request_spends_in_line_breaks_the_row() -> None:

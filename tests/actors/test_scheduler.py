@@ -21,6 +21,7 @@ class Stage:
             epoch=1,
             max_concurrency=max_concurrency,
             prefill_chunk_tokens=64,
+            max_gap_ratio=2.0,
             request_admitter=self.admitter,
             cache_manager=self.cache,
             prefill_worker=self.prefill,
@@ -99,24 +100,42 @@ def test_a_refused_lease_waits_at_the_head_until_somebody_releases() -> None:
     assert [each.request_id for each in stage.cache.take()] == ["r1", "r2"]
 
 
-def test_one_turn_of_each_kind_is_under_way_and_they_alternate() -> None:
+def test_two_turns_are_under_way_and_the_kinds_alternate() -> None:
     stage = Stage()
     stage.stage("r1")
     stage.actor.receive(m.SequencePrefilled(RequestId("r1")))
     stage.actor.receive(m.PrefillTurnEnded(3, 0.1))
+    assert stage.decode.take() == [m.GrantDecode(1), m.GrantDecode(1)]
+    stage.prefill.take()
     stage.stage("r2")
-    assert len(stage.decode.take()) == 1
-    assert [type(each) for each in stage.prefill.take()] == [
-        m.StartPrefill,
-        m.GrantPrefill,
-        m.StartPrefill,
-        m.GrantPrefill,
-    ]
+    (started,) = stage.prefill.take()
+    assert isinstance(started, m.StartPrefill)
+    stage.actor.receive(m.DecodeTurnEnded(1, 0.1))
+    assert [type(each) for each in stage.prefill.take()] == [m.GrantPrefill]
     assert stage.actor.snapshot().turns_under_way == ("decode", "prefill")
-    stage.actor.receive(m.PrefillTurnEnded(64, 0.1))
-    assert stage.prefill.take() == [m.GrantPrefill(64)]
     stage.actor.receive(m.DecodeTurnEnded(1, 0.1))
     assert stage.decode.take() == [m.GrantDecode(1)]
+    stage.actor.receive(m.PrefillTurnEnded(16, 0.1))
+    assert [type(each) for each in stage.prefill.take()] == [m.GrantPrefill]
+
+
+def test_beside_running_streams_prefill_turns_are_as_large_as_their_pace_allows() -> None:
+    stage = Stage()
+    stage.stage("r1")
+    stage.actor.receive(m.SequencePrefilled(RequestId("r1")))
+    stage.actor.receive(m.PrefillTurnEnded(3, 0.1))
+    for _ in range(3):
+        stage.actor.receive(m.DecodeTurnEnded(1, 0.01))
+    stage.prefill.take()
+    stage.stage("r2")
+    budgets = []
+    for _ in range(4):
+        stage.actor.receive(m.DecodeTurnEnded(1, 0.01))
+        budgets += [each.budget_tokens for each in stage.prefill.take() if isinstance(each, m.GrantPrefill)]
+        stage.actor.receive(m.PrefillTurnEnded(budgets[-1], 0.001))
+    assert budgets[0] == 32  # the first guess
+    assert budgets == sorted(budgets)
+    assert budgets[-1] == 64  # the largest turn there may be
 
 
 def test_with_nobody_on_stage_no_turn_is_granted() -> None:
@@ -178,6 +197,20 @@ def test_a_staged_request_that_is_cancelled_is_left_to_its_worker() -> None:
     assert stage.client.last_words() == []
 
 
+def test_suspects_come_on_stage_one_at_a_time_each_once_the_last_has_spoken() -> None:
+    stage = Stage(max_concurrency=8)
+    for name in ("r1", "r2", "r3"):
+        stage.actor.receive(m.Enqueue(1, stage.client.request(name), (), suspect=name != "r3"))
+    stage.lease("r1")
+    assert stage.actor.snapshot().prefilling == ("r1",)
+    assert stage.actor.snapshot().waiting == ("r2", "r3")
+    stage.actor.receive(m.SequencePrefilled(RequestId("r1")))
+    stage.actor.receive(m.SequenceSpoke(RequestId("r1")))
+    stage.lease("r2")
+    stage.lease("r3")
+    assert stage.actor.snapshot().prefilling == ("r2", "r3")
+
+
 def test_an_ended_sequence_leaves_its_kept_prefix_to_the_cache() -> None:
     stage = Stage()
     stage.stage("r1")
@@ -198,6 +231,7 @@ def test_sequence_ids_of_two_lives_never_meet() -> None:
             epoch=epoch,
             max_concurrency=1,
             prefill_chunk_tokens=64,
+            max_gap_ratio=2.0,
             request_admitter=stage.admitter,
             cache_manager=stage.cache,
             prefill_worker=stage.prefill,

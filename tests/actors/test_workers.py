@@ -100,6 +100,18 @@ def test_a_prompt_cancelled_with_a_chunk_under_way_is_forgotten_and_its_result_i
     assert worker.decode.heard == []
 
 
+def test_a_prompt_that_made_the_engine_raise_fails_alone() -> None:
+    worker = Prefilling()
+    worker.start("r1", (1, 2, 3), 1)
+    started = worker.start("r2", (4, 5), 2)
+    worker.grant(10)
+    result = c.Prefilled(1, 0.5, failed=(c.SequenceFailed(S1, "planted"),))
+    worker.actor.receive(m.EngineReplied(result, at=1.0))
+    assert worker.client.last_words() == [m.Failed(R1, "planted")]
+    assert worker.decode.take() == [m.JoinDecode(started)]
+    assert m.SequenceEnded(R1, m.Usage(3, 0, 0), None) in worker.scheduler.heard
+
+
 def test_a_cancel_for_a_sequence_that_went_on_follows_it() -> None:
     worker = Prefilling()
     worker.start("r1", (1,))
@@ -113,7 +125,7 @@ def test_a_cancel_for_a_sequence_that_went_on_follows_it() -> None:
 class Decoding:
     def __init__(self, *, keep_kv: bool = False, capacity: int = 64) -> None:
         self.engine = RecordingEngine()
-        self.scheduler = Recorder[m.SequenceEnded | m.DecodeTurnEnded]()
+        self.scheduler = Recorder[m.SequenceSpoke | m.SequenceEnded | m.DecodeTurnEnded]()
         self.client = Client(capacity=capacity)
         self.actor = DecodeWorker(engine=self.engine, reply=no_reply, scheduler=self.scheduler, keep_kv=keep_kv)
 
@@ -140,6 +152,8 @@ def test_a_joined_row_is_stepped_and_its_tokens_go_to_the_client() -> None:
     assert worker.engine.take() == [c.Decode(1)]
     worker.answer(11)
     assert worker.client.heard == [decoded(11)]
+    assert worker.scheduler.take() == [m.SequenceSpoke(R1), m.DecodeTurnEnded(1, 0.5)]
+    worker.answer(12)
     assert worker.scheduler.take() == [m.DecodeTurnEnded(1, 0.5)]
 
 
@@ -210,6 +224,19 @@ def test_a_cancelled_row_is_forgotten_and_late_tokens_are_ignored() -> None:
         m.SequenceEnded(R1, m.Usage(3, 0, 1), None),
         m.DecodeTurnEnded(1, 0.5),
     ]
+
+
+def test_a_row_that_made_the_engine_raise_fails_alone() -> None:
+    worker = Decoding()
+    worker.join()
+    worker.actor.receive(m.JoinDecode(sequence(worker.client.request("r2"), 2)))
+    good = c.DecodedRow(S1, (TokenOutput(11),), None)
+    result = c.Decoded((good,), 1, 0.5, failed=(c.SequenceFailed(SequenceId(2), "planted"),))
+    worker.scheduler.take()
+    worker.actor.receive(m.EngineReplied(result, at=1.0))
+    assert worker.client.last_words() == [m.Failed(RequestId("r2"), "planted")]
+    ended = m.SequenceEnded(RequestId("r2"), m.Usage(3, 0, 0), None)
+    assert worker.scheduler.take() == [m.SequenceSpoke(R1), ended, m.DecodeTurnEnded(1, 0.5)]
 
 
 def test_a_grant_without_rows_is_given_back_at_once() -> None:

@@ -179,7 +179,7 @@ def snapshot(room: RoomState = RoomState.READY, *, draining: bool = False) -> Ho
         facts=API_FACTS,
         mailboxes={"scheduler": MailboxSnapshot(depth=0, capacity=10, handled=7)},
         admitter=AdmitterSnapshot((a, b, c), 132, draining, PressureLevel.NORMAL, 9, 100, 50, 6, 1),
-        scheduler=SchedulerSnapshot((a,), (b,), (c,), ("decode",), 3, 40),
+        scheduler=SchedulerSnapshot((a,), (b,), (c,), ("decode",), 3, 32, None, 40),
         prefill=PrefillSnapshot((PrefillingSequence(b, 25, 100, 10, HitType.PREFIX, 64),)),
         decode=DecodeSnapshot((DecodingSequence(c, 16, 64, 0, 0, HitType.MISS, 0.25, 12.5),)),
         cache=CacheSnapshot(1 << 30, 1 << 20, 3 << 20, 2, 4, 3, 12, 0),

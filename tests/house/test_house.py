@@ -258,13 +258,42 @@ async def test_an_engine_that_raises_mid_step_costs_no_request_and_no_token() ->
         assert isinstance((await converse(house, "next", (7, 8)))[-1], m.Finished)
 
 
-async def test_a_request_on_stage_in_two_deaths_in_a_row_fails_with_one_last_word() -> None:
-    async with open_house(dies_at([3, 0])) as house:
+@pytest.mark.parametrize("deaths", [[0, 0], [3, 0, 0]], ids=["at once", "after some tokens"])
+async def test_a_request_that_gets_no_further_in_two_deaths_in_a_row_fails(deaths: list[int]) -> None:
+    async with open_house(dies_at(deaths)) as house:
         heard = await converse(house, "r1", (1, 2, 3), max_tokens=50)
         (word,) = last_words(heard)
         assert isinstance(word, m.Failed)
         assert isinstance((await converse(house, "next", (7, 8)))[-1], m.Finished)
         await all_free(house)
+
+
+def poisoned_by(token_id: int) -> FakeEngine:
+    """Dies whenever a row whose prompt begins with `token_id` is to be decoded."""
+    engine = FakeEngine()
+
+    def before(command: c.Command) -> None:
+        if isinstance(command, c.Decode) and any(row.history[0] == token_id for row in engine.rows.values()):
+            raise RuntimeError("planted: poison")
+
+    engine.before = before
+    return engine
+
+
+async def test_a_request_that_kills_every_engine_fails_alone() -> None:
+    async with open_house(lambda: poisoned_by(13)) as house:
+        with Replies() as replies:
+            prompts = {f"r{i}": (i, 2, 3) for i in range(10, 18)}
+            house.admit(tuple(ask(house, replies, name, prompt, max_tokens=9) for name, prompt in prompts.items()))
+            heard = await hear(replies)
+        for name, prompt in prompts.items():
+            (word,) = last_words(heard[name])
+            if prompt[0] == 13:
+                assert isinstance(word, m.Failed)
+            else:
+                assert isinstance(word, m.Finished)
+                assert output(heard[name]) == fake_output(prompt, 9)
+        assert restarts(house) == 2
 
 
 async def test_the_fourth_death_within_a_minute_closes_the_house_and_leaves_nobody_without_a_last_word() -> None:

@@ -9,9 +9,10 @@ from actors.policies.after_death import Fate, fate
 from actors.policies.budget import kv_budget
 from actors.policies.chunks import share_out
 from actors.policies.overdue import Reading, overdue, read_on
+from actors.policies.pace import LEAST_TOKENS, Pace, after_decode, after_prefill
 from actors.policies.prefix import common_prefix, hit_type, usable_tokens
 from actors.policies.pressure import pressure_level
-from actors.policies.restarts import Intensity, exhausted, recent
+from actors.policies.restarts import Intensity, back_off_s, exhausted, recent
 from actors.policies.turns import Turn, next_turn
 from runtime.types import CancelCause, HitType, MemoryAction, PressureLevel, RejectReason, SequenceId
 from tests.fakes import FACTS
@@ -68,24 +69,26 @@ def test_a_request_for_one_token_keeps_it_under_pressure() -> None:
 @pytest.mark.parametrize(
     ("prefilling", "decoding", "under_way", "last", "expected"),
     [
-        (False, False, set(), None, None),
-        (True, False, set(), None, P),
-        (False, True, set(), P, D),
-        (True, True, set(), P, D),
-        (True, True, set(), D, P),
-        (True, True, {P}, P, D),
-        (True, True, {D}, P, P),
-        (True, True, {P, D}, D, None),
-        (True, False, {P}, P, None),
-        (False, True, {D}, D, None),
-        (False, True, set(), D, D),
-        (True, False, {D}, P, P),
+        (False, False, {}, None, None),
+        (True, False, {}, None, P),
+        (False, True, {}, P, D),
+        (False, True, {}, D, D),
+        (False, True, {D: 1}, D, D),
+        (False, True, {D: 2}, D, None),
+        (True, False, {P: 1}, P, None),
+        (True, False, {D: 1}, P, P),
+        (True, True, {}, P, D),
+        (True, True, {}, D, P),
+        (True, True, {P: 1}, P, D),
+        (True, True, {D: 1}, D, P),
+        (True, True, {P: 1, D: 1}, D, None),
+        (True, True, {D: 2}, D, None),
     ],
 )
-def test_turns_alternate_and_never_two_of_a_kind(
-    prefilling: bool, decoding: bool, under_way: set[Turn], last: Turn | None, expected: Turn | None
+def test_turns_alternate_and_the_engine_has_its_next_command_in_time(
+    prefilling: bool, decoding: bool, under_way: dict[Turn, int], last: Turn | None, expected: Turn | None
 ) -> None:
-    assert next_turn(prefilling=prefilling, decoding=decoding, under_way=frozenset(under_way), last=last) == expected
+    assert next_turn(prefilling=prefilling, decoding=decoding, under_way=under_way, last=last) == expected
 
 
 @pytest.mark.parametrize(
@@ -93,15 +96,57 @@ def test_turns_alternate_and_never_two_of_a_kind(
     [
         ({1: 10}, 4, {1: 4}),
         ({1: 3, 2: 5}, 10, {1: 3, 2: 5}),
-        ({1: 3, 2: 5}, 4, {1: 3, 2: 1}),
-        ({1: 4, 2: 5}, 4, {1: 4}),
+        ({1: 3000, 2: 5}, 64, {1: 59, 2: 5}),
+        ({1: 3000, 2: 5, 3: 40, 4: 8}, 64, {1: 32, 2: 5, 3: 19, 4: 8}),
+        ({1: 5, 2: 3000}, 64, {1: 5, 2: 59}),
+        ({1: 3000}, 1, {1: 1}),
         ({}, 4, {}),
     ],
 )
-def test_a_prefill_turn_is_shared_first_come_first_served(
+def test_a_prefill_turn_is_shared_by_the_oldest_and_the_shortest(
     remaining: dict[int, int], budget: int, expected: dict[int, int]
 ) -> None:
     assert share_out({SequenceId(k): v for k, v in remaining.items()}, budget) == expected
+
+
+@given(st.dictionaries(st.integers(1, 50), st.integers(1, 500), min_size=1, max_size=20), st.integers(1, 600))
+def test_a_prefill_turn_is_used_up_and_the_oldest_always_gets_on(remaining: dict[int, int], budget: int) -> None:
+    shares = share_out({SequenceId(k): v for k, v in remaining.items()}, budget)
+    assert sum(shares.values()) == min(budget, sum(remaining.values()))
+    assert all(0 < share <= remaining[each] for each, share in shares.items())
+    assert next(iter(remaining)) in shares
+
+
+def paced(tokens_per_s: float, step_s: float, turns: int, *, ratio: float = 2.0) -> tuple[int, float]:
+    """The budget after so many prefill turns beside streams of that step time, and the last gap over the usual."""
+    pace = Pace()
+    for _ in range(20):
+        pace = after_decode(pace, step_s, max_gap_ratio=ratio, most_tokens=512)
+    gap = step_s
+    for _ in range(turns):
+        seconds = 0.0005 + pace.budget_tokens / tokens_per_s
+        gap = seconds + step_s
+        pace = after_decode(after_prefill(pace, seconds), step_s, max_gap_ratio=ratio, most_tokens=512)
+    return pace.budget_tokens, gap / step_s
+
+
+@pytest.mark.parametrize("tokens_per_s", [2_000.0, 20_000.0, 50_000.0])
+def test_the_budget_settles_where_streams_wait_as_long_as_they_may(tokens_per_s: float) -> None:
+    budget, ratio = paced(tokens_per_s, step_s=0.01, turns=20)
+    assert LEAST_TOKENS < budget < 512
+    assert ratio == pytest.approx(2.0, rel=0.1)
+
+
+def test_the_budget_stays_within_its_bounds() -> None:
+    assert paced(1e9, step_s=0.1, turns=20)[0] == 512
+    assert paced(10.0, step_s=0.001, turns=20)[0] == LEAST_TOKENS
+
+
+def test_steps_beside_prompts_do_not_count_as_usual() -> None:
+    pace = after_decode(Pace(), 0.01, max_gap_ratio=2.0, most_tokens=512)
+    held_up = after_decode(after_prefill(pace, 0.5), 0.01, max_gap_ratio=2.0, most_tokens=512)
+    assert held_up.usual_s == 0.01
+    assert held_up.held_up_s == 0.0
 
 
 @pytest.mark.parametrize(
@@ -184,12 +229,16 @@ def test_the_fourth_death_within_a_minute_exhausts_three_restarts() -> None:
     assert not exhausted(recent(deaths, now=60.0, intensity=intensity), intensity)
 
 
+def test_restarts_back_off_from_the_second_recent_death_on() -> None:
+    assert [back_off_s(tuple([0.0] * deaths)) for deaths in (1, 2, 3, 4, 9)] == [0.0, 0.25, 0.5, 1.0, 5.0]
+
+
 @pytest.mark.parametrize(
-    ("ended", "stage_deaths", "expected"),
+    ("ended", "blamed", "expected"),
     [(True, 2, Fate.CLOSE), (False, 0, Fate.RESUME), (False, 1, Fate.RESUME), (False, 2, Fate.FAIL)],
 )
-def test_what_becomes_of_a_request_after_a_death(ended: bool, stage_deaths: int, expected: Fate) -> None:
-    assert fate(ended=ended, stage_deaths=stage_deaths) == expected
+def test_what_becomes_of_a_request_after_a_death(ended: bool, blamed: int, expected: Fate) -> None:
+    assert fate(ended=ended, blamed=blamed) == expected
 
 
 def test_kv_caches_get_what_the_weights_leave() -> None:
