@@ -1,6 +1,6 @@
 """The way back to a client: bounded, never blocking, with a place kept for the last word."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -56,17 +56,20 @@ class ReplySink:
 class Replies:
     """All replies to one HTTP call, in the order they were said; ends after the last word of every request.
 
-    Use it as a context manager: leaving it closes the channel, after which what is sent to it is dropped.
+    It is its own iterator. Close it in the end, or use it as a context manager.
     """
 
     def __init__(self, capacity: int = 64) -> None:
         self._capacity = capacity
         self._sinks: dict[RequestId, ReplySink] = {}
+        self._open = 0
+        """Requests whose last word was not taken yet."""
         # Bounded by the sinks: `capacity` replies and one last word each.
         self._send, self._receive = anyio.create_memory_object_stream[Reply](float("inf"))
 
     def sink(self, request_id: RequestId) -> ReplySink:
         """The way back for one request of this call."""
+        self._open += 1
         self._sinks[request_id] = sink = ReplySink(self._put, self._capacity)
         return sink
 
@@ -76,13 +79,17 @@ class Replies:
         except (anyio.BrokenResourceError, anyio.ClosedResourceError):
             pass  # The client has left; its Cancel is on the way.
 
-    async def __aiter__(self) -> AsyncIterator[Reply]:
-        open_requests = len(self._sinks)
-        while open_requests:
-            reply = await self._receive.receive()
-            self._sinks[reply.request_id].took()
-            open_requests -= isinstance(reply, LastWord)
-            yield reply
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Reply:
+        """The next reply. Being cancelled while it waits loses nothing."""
+        if not self._open:
+            raise StopAsyncIteration
+        reply = await self._receive.receive()
+        self._sinks[reply.request_id].took()
+        self._open -= isinstance(reply, LastWord)
+        return reply
 
     def __enter__(self) -> Self:
         return self
@@ -90,5 +97,9 @@ class Replies:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hear no more; what is still said is dropped."""
         self._receive.close()
         self._send.close()

@@ -1,9 +1,8 @@
 """One HTTP call that wants tokens: prompts become requests, replies become text, and leaving cancels."""
 
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import ExitStack, aclosing
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import assert_never, cast
+from typing import assert_never
 
 from actors.desk import FrontDesk
 from actors.messages import (
@@ -72,8 +71,7 @@ class Exchange:
         self.id = exchange_id
         self.order = order
         self._desk = desk
-        self._until_left = ExitStack()
-        self._replies = self._until_left.enter_context(Replies())
+        self._replies = Replies()
         self._choices: dict[RequestId, _Choice] = {}
         for index in range(len(order.samplings)):
             request_id = RequestId(f"{exchange_id}-{index}")
@@ -92,7 +90,7 @@ class Exchange:
         requests = tuple(self._request(choice, arrived_at, deadline) for choice in self._choices.values())
         self._desk.admit(requests)
         # All are let in or none, so the first reply tells.
-        reply = await self._reply()
+        reply = await anext(self._replies)
         if isinstance(reply, Rejected):
             self._open.clear()
             raise of_last_word(reply)
@@ -104,7 +102,7 @@ class Exchange:
             ApiError: a request ended without an answer; the others go on until `leave`.
         """
         while self._open:
-            if event := self._event(await self._reply()):
+            if event := self._event(await anext(self._replies)):
                 return event
         return None
 
@@ -124,7 +122,7 @@ class Exchange:
             if request_id in self._open:
                 self._desk.cancel(request_id, CancelCause.CLIENT_LEFT)
         self._open.clear()
-        self._until_left.close()
+        self._replies.close()
 
     def _request(self, choice: _Choice, arrived_at: float, deadline: float) -> Request:
         return Request(
@@ -136,11 +134,6 @@ class Exchange:
             sink=self._replies.sink(choice.request_id),
             report_every=self.order.report_every,
         )
-
-    async def _reply(self) -> Reply:
-        # A fresh iterator every time: being cancelled, as by a heartbeat's timeout, ends an async generator for good.
-        async with aclosing(cast("AsyncGenerator[Reply]", aiter(self._replies))) as replies:
-            return await anext(replies)
 
     def _event(self, reply: Reply) -> ChoiceEvent | None:
         choice = self._choices[reply.request_id]

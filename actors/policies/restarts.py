@@ -22,7 +22,7 @@ def exhausted(deaths: tuple[float, ...], intensity: Intensity) -> bool:
 
 
 BACK_OFF_S = 0.25
-LONGEST_BACK_OFF_S = 5.0
+LONGEST_BACK_OFF_S = 2.0
 
 
 def back_off_s(deaths: tuple[float, ...]) -> float:

@@ -53,10 +53,13 @@ class Child:
 
     def _read(self) -> None:
         decoder = wire.Decoder()
-        while data := self._socket.recv(1 << 16):
-            for frame in decoder.feed(data):
-                self._commands.put(frame)
-        os._exit(0)  # The parent is gone, or wants no more.
+        try:
+            while data := self._socket.recv(1 << 16):
+                for frame in decoder.feed(data):
+                    self._commands.put(frame)
+        finally:
+            # The parent is gone, or wants no more, or talks nonsense. Whatever the main thread is at: no orphans.
+            os._exit(0)
 
 
 def _command(frame: wire.Frame) -> Command:

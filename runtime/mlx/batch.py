@@ -1,13 +1,13 @@
 """The running batch: rows join and leave between steps, and the next step starts before the last one is read."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import mlx.core as mx
 from mlx.nn.layers.base import Module
 
-from runtime.engine.commands import DecodedRow, JoinRow
+from runtime.engine.commands import DecodedRow, JoinRow, SequenceFailed
 from runtime.mlx.choice import Choice
 from runtime.mlx.edits import RowHistory
 from runtime.mlx.sampler import Sampler
@@ -30,29 +30,50 @@ class Row:
         return len(self.history) - self.spec.prompt_tokens
 
     def finish(self, token_id: int) -> FinishReason | None:
-        """Why `token_id`, the last of the history, ends the row; None if it does not."""
+        """Why `token_id`, the next of the history, ends the row; None if it does not."""
         if token_id in self.spec.sampling.stop_ids:
             return FinishReason.STOP
-        return FinishReason.LENGTH if self.produced >= self.spec.sampling.max_tokens else None
+        return FinishReason.LENGTH if self.produced + 1 >= self.spec.sampling.max_tokens else None
 
     def for_sampler(self) -> RowHistory:
         split = self.spec.prompt_tokens
         return RowHistory(self.spec.sampling, self.history[:split], self.history[split:])
 
 
+@dataclass(slots=True)
+class Step:
+    """What came of one step."""
+
+    rows: list[DecodedRow] = field(default_factory=list)
+    kept: dict[SequenceId, Caches] = field(default_factory=dict)
+    """Caches of rows that ended and were to be kept. They hold all of the row's history but the last id."""
+    failed: list[SequenceFailed] = field(default_factory=list)
+
+    def __add__(self, other: "Step") -> "Step":
+        return Step(self.rows + other.rows, self.kept | other.kept, self.failed + other.failed)
+
+
 class DecodeBatch:
-    """Rows with their caches merged (mlx-lm's batch caches), and the choice under way for each of them."""
+    """Rows with their caches merged (mlx-lm's batch caches), and the choice under way for each of them.
+
+    After a method raised, nothing but `rows` may be used any more: what they hand out is unchanged by the failure.
+    """
 
     def __init__(self, model: Module, vocab_size: int) -> None:
         self._model = model
         self._vocab_size = vocab_size
         self._rows: list[Row] = []
         self._caches: Caches = []
-        self._sampler = Sampler([], vocab_size)
+        self._sampler: Sampler | None = None
+        """For the rows as they are; None after they changed, until it is needed."""
         self._choice: Choice | None = None
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    def rows(self) -> list[JoinRow]:
+        """The rows as they could join another batch: with all they have handed out."""
+        return [replace(row.spec, history=tuple(row.history)) for row in self._rows]
 
     def join(self, specs: Sequence[JoinRow], caches: Sequence[Caches]) -> None:
         """Take rows in, each with a cache that holds all of its history but the last id.
@@ -60,41 +81,50 @@ class DecodeBatch:
         Their first step is taken at once, in a forward pass of their own: from then on every row of the batch
         has a choice under way.
         """
-        rows = [Row(spec, list(spec.history)) for spec in specs]
-        merged = _merge(caches)
+        newcomers = DecodeBatch(self._model, self._vocab_size)
+        newcomers._begin([Row(spec, list(spec.history)) for spec in specs], _merge(caches))
+        self.absorb(newcomers)
+
+    def _begin(self, rows: list[Row], caches: Caches) -> None:
         sampler = self._sampler_for(rows)
         last_ids = mx.array([row.history[-1] for row in rows])
-        choice = sampler.sample(self._forward(last_ids, merged), [row.produced for row in rows])
+        choice = sampler.sample(self._forward(last_ids, caches), [row.produced for row in rows])
         mx.async_eval(choice.arrays())
-        if self._choice is None:
-            self._rows, self._caches, self._choice, self._sampler = rows, merged, choice, sampler
-        else:
-            self._rows += rows
-            for mine, theirs in zip(self._caches, merged, strict=True):
-                mine.extend(theirs)
-            self._choice = self._choice.beside(choice)
-            self._sampler = self._sampler_for(self._rows)
+        self._rows, self._caches, self._sampler, self._choice = rows, caches, sampler, choice
 
-    def step(self) -> tuple[list[DecodedRow], dict[SequenceId, Caches]]:
-        """Hand out the choice under way, after starting the next one; rows that it ends leave the batch.
+    def absorb(self, other: "DecodeBatch") -> None:
+        """Take in all rows of another batch, which must not be used any more."""
+        if self._choice is None or other._choice is None:
+            if other._choice is not None:
+                self._rows, self._caches = other._rows, other._caches
+                self._sampler, self._choice = other._sampler, other._choice
+            return
+        for mine, theirs in zip(self._caches, other._caches, strict=True):
+            mine.extend(theirs)
+        self._rows = self._rows + other._rows
+        self._choice = self._choice.beside(other._choice)
+        self._sampler = None
 
-        Returns:
-            What each row produced, and the caches of ended rows that were to be kept. They hold all of the
-            row's history but the last id.
-        """
+    def step(self) -> Step:
+        """Hand out the choice under way, after starting the next one; rows that it ends leave the batch."""
         if self._choice is None:
-            return [], {}
+            return Step()
         choice, self._choice = self._choice, None
         if any(row.produced + 1 < row.spec.sampling.max_tokens for row in self._rows):
             self._choice = self._start(choice.tokens)
-        decoded = []
-        for row, output in zip(self._rows, choice.read([row.spec.sampling for row in self._rows]), strict=True):
+        outputs = choice.read([row.spec.sampling for row in self._rows])
+        finishes = [row.finish(output.token_id) for row, output in zip(self._rows, outputs, strict=True)]
+        step = Step()
+        for place, (row, output) in enumerate(zip(self._rows, outputs, strict=True)):
+            step.rows.append(DecodedRow(row.spec.sequence_id, (output,), finishes[place]))
+            if finishes[place] and row.spec.keep_kv:
+                step.kept[row.spec.sequence_id] = self._cache_of(place)
+        going_on = [(row, output) for row, output, end in zip(self._rows, outputs, finishes, strict=True) if not end]
+        self._leave([place for place, finish in enumerate(finishes) if finish])
+        # Last of all, so that histories tell what was handed out, whatever raises before.
+        for row, output in going_on:
             row.history.append(output.token_id)
-            decoded.append(DecodedRow(row.spec.sequence_id, (output,), row.finish(output.token_id)))
-        ended = [i for i, row in enumerate(decoded) if row.finish]
-        kept = {self._rows[i].spec.sequence_id: self._cache_of(i) for i in ended if self._rows[i].spec.keep_kv}
-        self._leave(ended)
-        return decoded, kept
+        return step
 
     def forget(self, sequence_ids: Sequence[SequenceId]) -> None:
         """Let rows go; unknown ids are ignored."""
@@ -102,8 +132,9 @@ class DecodeBatch:
 
     def _start(self, tokens: mx.array) -> Choice:
         """Begin the step that follows the choice of `tokens`."""
-        self._sampler.observe(tokens)
-        choice = self._sampler.sample(self._forward(tokens, self._caches), [row.produced + 1 for row in self._rows])
+        self._sampler = sampler = self._sampler or self._sampler_for(self._rows)
+        sampler.observe(tokens)
+        choice = sampler.sample(self._forward(tokens, self._caches), [row.produced + 1 for row in self._rows])
         mx.async_eval(choice.arrays())
         return choice
 
@@ -116,8 +147,8 @@ class DecodeBatch:
         return Sampler([row.for_sampler() for row in rows], self._vocab_size)
 
     def _cache_of(self, place: int) -> Caches:
-        """A copy of one row's cache, cut back to all of its history but the last id."""
-        wanted = len(self._rows[place].history) - 1
+        """A copy of the cache of a row whose last token was not added to its history yet, cut back to that history."""
+        wanted = len(self._rows[place].history)
         caches = [each.extract(place) if hasattr(each, "extract") else each for each in self._caches]
         for cache in caches:
             cache.trim(cache.size() - wanted)
@@ -129,7 +160,7 @@ class DecodeBatch:
             return
         keep = [i for i in range(len(self._rows)) if i not in places]
         self._rows = [self._rows[i] for i in keep]
-        self._sampler = self._sampler_for(self._rows)
+        self._sampler = None
         if not keep:
             self._caches, self._choice = [], None
             return

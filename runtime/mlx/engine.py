@@ -1,6 +1,8 @@
 """The engine: owns a model and every array there is, and carries out one command at a time."""
 
+import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import assert_never
 
@@ -11,9 +13,14 @@ from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache
 from runtime.engine import commands as c
 from runtime.engine.host import Beat
 from runtime.mlx import device, loader, memory
-from runtime.mlx.batch import Caches, DecodeBatch
+from runtime.mlx.batch import Caches, DecodeBatch, Step
+from runtime.mlx.revival import failure_of, revive
 from runtime.types import KvHandle, ModelFacts, SequenceId
 
+log = logging.getLogger("troupe.engine")
+
+REVIVAL_CHUNK = 512
+"""Tokens per forward pass when a history is computed again."""
 STEPS_PER_TIDY = 256
 """Decode steps after which MLX gives back buffers that it keeps for reuse, as mlx-lm's own loop does."""
 
@@ -42,6 +49,8 @@ class MlxEngine:
             case c.Decode(steps):
                 return self._decode(steps)
             case c.Join(rows):
+                for row in rows:
+                    self._prefilled.setdefault(row.sequence_id, self._new_caches())
                 self._joining += rows
             case c.Forget(sequence_ids):
                 self._forget(sequence_ids)
@@ -79,12 +88,18 @@ class MlxEngine:
 
     def _prefill(self, slices: tuple[c.PrefillSlice, ...]) -> c.Prefilled:
         started = time.perf_counter()
+        failed = []
         for piece in slices:
-            caches = self._prefilled.setdefault(piece.sequence_id, self._new_caches())
-            self._feed(piece.token_ids, caches)
+            try:
+                caches = self._prefilled.setdefault(piece.sequence_id, self._new_caches())
+                self._feed(piece.token_ids, caches)
+            except Exception as error:
+                self._prefilled.pop(piece.sequence_id, None)
+                failed.append(failure_of(piece.sequence_id, error))
             self._beat("prefilling")
         mx.clear_cache()
-        return c.Prefilled(sum(len(piece.token_ids) for piece in slices), time.perf_counter() - started)
+        tokens = sum(len(piece.token_ids) for piece in slices)
+        return c.Prefilled(tokens, time.perf_counter() - started, tuple(failed))
 
     def _feed(self, token_ids: tuple[int, ...], caches: Caches) -> None:
         """Put ids into a cache. Logits are never looked at, so they are never computed."""
@@ -93,25 +108,55 @@ class MlxEngine:
 
     def _decode(self, steps: int) -> c.Decoded:
         started = time.perf_counter()
-        self._let_in()
-        rows: dict[SequenceId, c.DecodedRow] = {}
+        done = Step()
         taken = 0
-        while taken < steps and len(self._batch):
-            decoded, kept = self._batch.step()
-            self._finished |= kept
-            for row in decoded:
-                earlier = rows[row.sequence_id].tokens if row.sequence_id in rows else ()
-                rows[row.sequence_id] = c.DecodedRow(row.sequence_id, earlier + row.tokens, row.finish)
+        while taken < steps and not done.failed and (len(self._batch) or self._joining):
+            done += self._step()
             taken += 1
             self._beat("decoding")
         self._tidy(taken)
-        return c.Decoded(tuple(rows.values()), taken, time.perf_counter() - started)
+        return c.Decoded(_by_row(done.rows), taken, time.perf_counter() - started, tuple(done.failed))
+
+    def _step(self) -> Step:
+        """One step; if anything in it raises, the batch is made anew from what every row has handed out."""
+        try:
+            if self._joining:
+                self._batch.join(self._joining, [self._prefilled[row.sequence_id] for row in self._joining])
+                self._let_in()
+            step = self._batch.step()
+        except Exception as error:
+            step = self._start_over(error)
+        self._finished |= step.kept
+        return step
 
     def _let_in(self) -> None:
-        joining, self._joining = self._joining, []
-        if joining:
-            caches = [self._prefilled.pop(row.sequence_id, []) or self._new_caches() for row in joining]
-            self._batch.join(joining, caches)
+        for row in self._joining:
+            del self._prefilled[row.sequence_id]
+        self._joining = []
+
+    def _start_over(self, error: Exception) -> Step:
+        log.warning("a decode step raised %s: %s; making the batch anew", type(error).__name__, error)
+        inside = self._batch.rows()
+        rows = inside + [row for row in self._joining if row not in inside]
+        self._let_in()
+        self._batch, step = revive(rows, self._batch_of)
+        if len(step.failed) == len(rows) > 1:
+            raise error  # It is not the rows: the engine itself is broken.
+        return step
+
+    def _batch_of(self, rows: Sequence[c.JoinRow]) -> DecodeBatch:
+        """A batch of these rows, their caches computed from their histories."""
+        batch = DecodeBatch(self._model.model, self._model.vocab_size)
+        everyones = []
+        for row in rows:
+            caches = self._new_caches()
+            for start in range(0, len(row.history) - 1, REVIVAL_CHUNK):
+                self._feed(row.history[start : min(start + REVIVAL_CHUNK, len(row.history) - 1)], caches)
+                self._beat("making the batch anew")
+            everyones.append(caches)
+        if rows:
+            batch.join(rows, everyones)
+        return batch
 
     def _tidy(self, steps: int) -> None:
         if self._steps // STEPS_PER_TIDY != (self._steps + steps) // STEPS_PER_TIDY:
@@ -128,6 +173,15 @@ class MlxEngine:
     def _new_caches(self) -> Caches:
         caches: Caches = make_prompt_cache(self._model.model)
         return caches
+
+
+def _by_row(rows: Sequence[c.DecodedRow]) -> tuple[c.DecodedRow, ...]:
+    """What each row produced in several steps, as one."""
+    found: dict[SequenceId, c.DecodedRow] = {}
+    for row in rows:
+        earlier = found[row.sequence_id].tokens if row.sequence_id in found else ()
+        found[row.sequence_id] = c.DecodedRow(row.sequence_id, earlier + row.tokens, row.finish)
+    return tuple(found.values())
 
 
 def _beginning(caches: Caches, tokens: int) -> Caches:

@@ -230,7 +230,7 @@ def test_the_fourth_death_within_a_minute_exhausts_three_restarts() -> None:
 
 
 def test_restarts_back_off_from_the_second_recent_death_on() -> None:
-    assert [back_off_s(tuple([0.0] * deaths)) for deaths in (1, 2, 3, 4, 9)] == [0.0, 0.25, 0.5, 1.0, 5.0]
+    assert [back_off_s(tuple([0.0] * deaths)) for deaths in (1, 2, 3, 4, 9)] == [0.0, 0.25, 0.5, 1.0, 2.0]
 
 
 @pytest.mark.parametrize(
