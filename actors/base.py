@@ -1,6 +1,7 @@
 """What an actor is: a mailbox, a plain function that handles one message, and a snapshot of its state."""
 
 from abc import ABC, abstractmethod
+from math import inf
 from typing import Generic, Protocol, TypeVar
 
 import anyio
@@ -41,13 +42,14 @@ class Actor(ABC, Generic[M]):
 class Mailbox(Generic[M]):
     """A bounded channel that outlives the actor behind it: Refs stay valid across restarts."""
 
-    def __init__(self, name: str, capacity: int) -> None:
+    def __init__(self, name: str, capacity: int | None) -> None:
+        """`capacity` None is without bound: for mail from outside, which no credits limit."""
         self.name = name
         self._capacity = capacity
         self._handled = 0
         self._send: MemoryObjectSendStream[M]
         self._receive: MemoryObjectReceiveStream[M]
-        self._send, self._receive = anyio.create_memory_object_stream[M](capacity)
+        self._send, self._receive = anyio.create_memory_object_stream[M](inf if capacity is None else capacity)
 
     def tell(self, message: M) -> None:
         """See Ref. After `close` mail is dropped: the house is shutting down."""

@@ -11,6 +11,9 @@ from runtime.engine.commands import DropKv
 from runtime.engine.host import Deliver, EngineRef
 from runtime.types import HitType, KvHandle, PressureLevel, RequestId
 
+MOST_KEPT = 256
+"""Kept prefixes, however short: each holds two buffers a layer, and Metal counts buffers (499,000 at most)."""
+
 
 class CacheManager(Actor[m.CacheWord]):
     """Sets KV bytes aside for every sequence that runs, and keeps those of ended ones, least recently used
@@ -35,9 +38,10 @@ class CacheManager(Actor[m.CacheWord]):
         self._keep_bytes = keep_bytes
         """For kept prefixes alone."""
         self._leases: dict[RequestId, tuple[int, KvHandle | None]] = {}
-        """Bytes set aside, and the kept prefix the sequence started from."""
+        """The most tokens the sequence can come to hold, and the kept prefix it started from."""
         self._kept: OrderedDict[KvHandle, tuple[int, ...]] = OrderedDict()
         """Token ids by handle, least recently used first."""
+        self._kept_tokens = 0
         self._hits = self._lookups = self._evictions = 0
 
     def receive(self, message: m.CacheWord) -> None:
@@ -57,9 +61,8 @@ class CacheManager(Actor[m.CacheWord]):
                 assert_never(message)
 
     def _lease(self, wish: m.LeaseKv) -> None:
-        wanted = wish.total_tokens * self._bytes_per_token
         handle, shared = self._longest(wish.history)
-        self._leases[wish.request_id] = (wanted, handle)
+        self._leases[wish.request_id] = (wish.total_tokens, handle)
         self._evict_to(self._budget_bytes - self._leased_bytes())
         if self._leased_bytes() + self._stored_bytes() > self._budget_bytes and len(self._leases) > 1:
             del self._leases[wish.request_id]
@@ -91,11 +94,12 @@ class CacheManager(Actor[m.CacheWord]):
             if token_ids == kept.token_ids[: len(token_ids)] and not self._pinned(handle):
                 self._drop(handle)
         self._kept[kept.handle] = kept.token_ids
+        self._kept_tokens += len(kept.token_ids)
         self._evict_to(min(self._keep_bytes, self._budget_bytes - self._leased_bytes()))
 
     def _evict_to(self, allowed_bytes: int) -> None:
         for handle in list(self._kept):
-            if self._stored_bytes() <= allowed_bytes:
+            if self._stored_bytes() <= allowed_bytes and len(self._kept) <= MOST_KEPT:
                 return
             if not self._pinned(handle):
                 self._evictions += 1
@@ -106,14 +110,16 @@ class CacheManager(Actor[m.CacheWord]):
         return any(handle == leased for _, leased in self._leases.values())
 
     def _drop(self, handle: KvHandle) -> None:
-        del self._kept[handle]
+        self._kept_tokens -= len(self._kept.pop(handle))
         self._engine.submit(DropKv((handle,)), self._reply)
 
     def _leased_bytes(self) -> int:
-        return sum(leased for leased, _ in self._leases.values())
+        """What the running sequences can come to take: in a batch every row is padded to the longest."""
+        longest = max((tokens for tokens, _ in self._leases.values()), default=0)
+        return len(self._leases) * longest * self._bytes_per_token
 
     def _stored_bytes(self) -> int:
-        return sum(map(len, self._kept.values())) * self._bytes_per_token
+        return self._kept_tokens * self._bytes_per_token
 
     def snapshot(self) -> CacheSnapshot:
         return CacheSnapshot(

@@ -22,12 +22,13 @@ from runtime.types import ModelFacts
 class Boxes:
     """One mailbox per actor. They outlive the actors, so Refs stay valid across restarts.
 
-    Each is sized so that all open requests together cannot fill it: an overflow is a bug.
+    Each is sized so that all open requests together cannot fill it: an overflow is a bug. Only the door's is without
+    bound, for what comes there is not let in yet: an Admit from each HTTP call, and a Cancel for each of its requests.
     """
 
     def __init__(self, credits: int) -> None:
         capacity = 8 * credits + 256
-        self.request_admitter = Mailbox[m.AdmitterWord]("request_admitter", capacity)
+        self.request_admitter = Mailbox[m.AdmitterWord]("request_admitter", None)
         self.scheduler = Mailbox[m.SchedulerWord]("scheduler", capacity)
         self.prefill_worker = Mailbox[m.PrefillWord]("prefill_worker", capacity)
         self.decode_worker = Mailbox[m.DecodeWord]("decode_worker", capacity)

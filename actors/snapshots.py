@@ -9,7 +9,8 @@ from runtime.types import HitType, MemoryUsage, ModelFacts, PressureLevel, Reque
 @dataclass(frozen=True, slots=True)
 class MailboxSnapshot:
     depth: int
-    capacity: int
+    capacity: int | None
+    """None is without bound."""
     handled: int
 
 

@@ -17,11 +17,13 @@ from actors.policies.restarts import Intensity
 from actors.supervisor import Supervisor, describe, root_cause
 from runtime.engine.host import Host
 from runtime.settings import Settings
-from runtime.types import CancelCause, ModelFacts, RequestId
+from runtime.types import CancelCause, ModelFacts, RejectReason, RequestId
 
 OBSERVERS_INTENSITY = Intensity(restarts=10, within_s=600.0)
 ADMITTER_TICK_S = 0.25
 """How late a deadline or a stall may be noticed."""
+CLOSED_RETRY_S = 10.0
+"""When to come back to a house that has closed: its service manager may have started another by then."""
 SHUTDOWN_GRACE_S = 5.0
 """How long requests that are cancelled at the end of a drain have to get their last word."""
 
@@ -55,6 +57,7 @@ class House:
         self._admitter = self._company.request_admitter(self._boxes, settings)
         self._monitor: Actor[m.MonitorWord] | None = None
         self._started_at = clock()
+        self._closed = False
 
     async def run(self) -> None:
         """Keep the house open until cancelled.
@@ -75,6 +78,7 @@ class House:
             cause = describe(root_cause(error))
             raise
         finally:
+            self._closed = True
             self._admitter.receive(m.HouseClosing(cause))
             self._boxes.close()
 
@@ -117,7 +121,11 @@ class House:
         return self._room.facts
 
     def admit(self, requests: tuple[m.Request, ...]) -> None:
-        self._boxes.request_admitter.tell(m.Admit(requests))
+        if self._closed:
+            for request in requests:
+                request.sink.last_word(m.Rejected(request.request_id, RejectReason.DRAINING, CLOSED_RETRY_S))
+        else:
+            self._boxes.request_admitter.tell(m.Admit(requests))
 
     def cancel(self, request_id: RequestId, cause: CancelCause) -> None:
         self._boxes.request_admitter.tell(m.Cancel(request_id, cause))

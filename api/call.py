@@ -23,6 +23,9 @@ log = logging.getLogger("troupe.access")
 CLIENT_LEFT = 499
 """What the log says of a call whose reply was not sent to its end (nginx's number)."""
 
+LAST_SEND_S = 5.0
+"""How long the last bytes of a reply may take once nobody waits for them any more."""
+
 UPLOAD_S = 30.0
 """How long a reply waits for a body that nobody wants to be all there."""
 
@@ -120,9 +123,9 @@ async def _end_of_upload(call: Call) -> list[tuple[bytes, bytes]]:
 async def _send_last(call: Call, send: ASGISendCallable, event: ASGISendEvent) -> None:
     # Hypercorn 0.18 tells the application of the end while it still ends the connection. On trio Quart then cancels
     # this very call, and a connection that should be closed stays open for ever.
-    with anyio.CancelScope(shield=True):
+    with anyio.move_on_after(LAST_SEND_S, shield=True):
         await send(event)
-    call.complete = True
+        call.complete = True
 
 
 def _log(call: Call) -> None:

@@ -11,6 +11,7 @@ from api.body import read_body
 from api.context import ApiContext
 from api.exchange import ChoiceEvent
 from api.logprobs import completion_logprobs
+from api.sampling import check_prompts
 from api.schema.completions import CompletionBody, Prompt
 from api.text.codec import TextCodec
 
@@ -26,6 +27,7 @@ def completion_routes(context: ApiContext) -> Blueprint:
         body = await read_body(CompletionBody)
         context.check_model(body.model)
         prompts = [await codec.prompt_ids(prompt) if isinstance(prompt, str) else prompt for prompt in body.prompt]
+        check_prompts(body, prompts, context)
         echoes = [_text(prompt, codec) for prompt in body.prompt for _ in range(body.n)] if body.echo else []
         return await answer(context, body, prompts, CompletionFormat(codec, echoes), arrived_at=arrived_at)
 

@@ -83,9 +83,8 @@ def of_last_word(word: Cancelled | Failed | Rejected) -> ApiError:
             status, message = _CANCELLED[cause]
             headers = _retry_after(1) if status == 503 else None
             return ApiError(status, message, code=cause.value, headers=headers)
-        case Failed(request_id=request_id, error=error):
-            # The engine's own words may hold paths and addresses; they are for the log.
-            log.error("%s failed: %s", request_id, error)
+        case Failed():
+            # The engine's own words may hold paths and addresses; they are in the log.
             return ApiError(500, "The engine failed this request.", code="engine_failed")
 
 

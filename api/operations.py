@@ -25,7 +25,7 @@ def operation_routes(context: ApiContext) -> Blueprint:
         house = desk.snapshot()
         state = _health(house)
         body = {"status": state, "model": context.model_id, "uptime_s": round(house.uptime_s, 3)}
-        return _json(body, 200 if state == "ok" else 503)
+        return _json(body) if state == "ok" else _json(body, 503, {"Retry-After": "1"})
 
     @routes.get("/v1/status")
     async def show_status() -> Response:
@@ -68,5 +68,5 @@ async def _snapshots(context: ApiContext, interval_s: float) -> AsyncGenerator[b
         await anyio.sleep(interval_s)
 
 
-def _json(body: object, code: int = 200) -> Response:
-    return current_app.response_class(orjson.dumps(body), code, mimetype="application/json")
+def _json(body: object, code: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return current_app.response_class(orjson.dumps(body), code, headers, mimetype="application/json")

@@ -20,8 +20,7 @@ def samplings(body: GenerationBody, prompts: list[tuple[int, ...]], context: Api
     Raises:
         ApiError: 400; a token id is not in the vocabulary, or a prompt leaves no room for an answer.
     """
-    for prompt in prompts:
-        _check_prompt(body, prompt, context)
+    check_prompts(body, prompts, context)
     seed = secrets.randbelow(SEEDS) if body.seed is None else body.seed
     base = _base(body, context)
     asked = body.asked_tokens or context.settings.max_tokens
@@ -56,6 +55,15 @@ def _base(body: GenerationBody, context: ApiContext) -> Sampling:
 
 def _first(*values: float | None) -> float:
     return next(value for value in values if value is not None)
+
+
+def check_prompts(body: GenerationBody, prompts: list[tuple[int, ...]], context: ApiContext) -> None:
+    """Raises ApiError, a 400, if a prompt cannot be served, or if there are more choices than may ever be inside."""
+    most = context.settings.max_concurrency + context.settings.queue_size
+    if len(prompts) * body.n > most:
+        raise bad_request(f"n: {len(prompts) * body.n} choices are more than the {most} this server takes.", param="n")
+    for prompt in prompts:
+        _check_prompt(body, prompt, context)
 
 
 def _check_prompt(body: GenerationBody, prompt: tuple[int, ...], context: ApiContext) -> None:

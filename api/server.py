@@ -31,6 +31,8 @@ log = logging.getLogger("troupe.server")
 
 LAST_REPLIES_S = 3.0
 """How long replies that are still on their way to clients have once the house is empty."""
+CLOSING_S = LAST_REPLIES_S + 2.0
+"""How long the HTTP server has to close."""
 
 
 async def serve(settings: Settings, files: ModelFiles) -> None:
@@ -55,13 +57,20 @@ async def serve(settings: Settings, files: ModelFiles) -> None:
         group.start_soon(_obey_signals, house, stop, settings.drain_timeout)
         # In a task of its own: Hypercorn's asyncio worker can leave its task half cancelled when it shuts down.
         async with anyio.create_task_group() as http:
-            http.start_soon(_serve_http, app, listener, settings, stop)
+            closed = anyio.Event()
+            http.start_soon(_serve_http, app, listener, settings, stop, closed)
+            await stop.wait()
+            with anyio.move_on_after(CLOSING_S):
+                await closed.wait()
+            http.cancel_scope.cancel()  # A client that does not read keeps no server open.
         group.cancel_scope.cancel()
     for failure in failures:
         raise failure
 
 
-async def _serve_http(app: Quart, listener: socket.socket, settings: Settings, stop: anyio.Event) -> None:
+async def _serve_http(
+    app: Quart, listener: socket.socket, settings: Settings, stop: anyio.Event, closed: anyio.Event
+) -> None:
     async def stopped() -> None:
         await stop.wait()
 
@@ -72,6 +81,7 @@ async def _serve_http(app: Quart, listener: socket.socket, settings: Settings, s
     config.errorlog.setLevel(logging.WARNING)  # Where it listens is said once, when requests can be answered.
     worker = hypercorn.trio.serve if settings.event_loop == "trio" else hypercorn.asyncio.serve
     await worker(app, config, shutdown_trigger=stopped, mode="asgi")
+    closed.set()
 
 
 async def _keep_open(house: House, stop: anyio.Event, failures: list[Exception]) -> None:
@@ -89,7 +99,8 @@ async def _say_when_ready(house: House, model_id: str, settings: Settings, liste
     if (found := blas.find(os.environ.get("LD_PRELOAD", ""))) and settings.engine == "process":
         log.info(found.said)
     host, port = listener.getsockname()[:2]
-    print(f"Troupe serves {model_id} at http://{host}:{port}/v1", file=sys.stderr, flush=True)
+    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    print(f"Troupe serves {model_id} at http://{where}/v1", file=sys.stderr, flush=True)
 
 
 async def _obey_signals(house: House, stop: anyio.Event, drain_timeout: float) -> None:
@@ -120,5 +131,6 @@ def listen(settings: Settings) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, settings.port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, settings.port), family=family, backlog=512)
-    except OSError as error:
-        raise SettingsError(f"cannot listen on {host}:{settings.port}: {error.strerror or error}") from None
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SettingsError(f"cannot listen on {host}:{settings.port}: {reason}") from None

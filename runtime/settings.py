@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, get_args, get_origin
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, MinLen
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
@@ -20,7 +20,9 @@ Positive = Annotated[float, Gt(0)]
 class Settings(BaseModel):
     """What an operator can choose. `title` names the group a setting is shown under; `alias` another flag."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_by_name=True, validate_by_alias=False)
+    model_config = ConfigDict(
+        extra="forbid", allow_inf_nan=False, frozen=True, validate_by_name=True, validate_by_alias=False
+    )
 
     model: str | None = Field(
         None,
@@ -36,7 +38,9 @@ class Settings(BaseModel):
     host: str = Field("127.0.0.1", title="Server", description="address to listen on")
     port: Annotated[int, Ge(0), Le(65535)] = Field(8000, title="Server", description="port to listen on; 0 picks one")
     localhost: bool = Field(False, title="Server", description="listen on 127.0.0.1, whatever --host says")
-    api_key: str | None = Field(None, title="Server", description="key that clients must send as Bearer or x-api-key")
+    api_key: Annotated[str, MinLen(1)] | None = Field(
+        None, title="Server", description="key that clients must send as Bearer or x-api-key"
+    )
     max_body_mb: Positive = Field(16, title="Server", description="largest request body in MiB; beyond it 413")
     strict_model_id: bool = Field(False, title="Server", description="refuse requests that name another model")
     event_loop: Literal["asyncio", "trio"] = Field("asyncio", title="Server", description="event loop to run on")
@@ -175,9 +179,11 @@ def _from_toml(config: Path | None) -> dict[str, object]:
     if config is None:
         return {}
     try:
-        return tomllib.loads(config.read_text(encoding="utf-8"))
+        given = tomllib.loads(config.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise SettingsError(f"{config}: {error}") from None
+    own_names = {alias: name for name, field in Settings.model_fields.items() for alias in names(name, field)}
+    return {own_names.get(name, name): value for name, value in given.items()}
 
 
 def _one_line(error: ValidationError) -> str:

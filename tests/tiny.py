@@ -76,6 +76,22 @@ def make_tiny_llama(
     return path
 
 
+def make_marching_llama(path: Path) -> Path:
+    """The same with a head that makes the next id a function of the current one, by a wide margin: greedy output
+    marches through the vocabulary, and the last bits of a KV cache, which depend on its past, do not matter."""
+    make_tiny_llama(path)
+    file = str(path / "model.safetensors")
+    weights = mx.load(file)
+    assert isinstance(weights, dict)
+    embedding = np.array(weights["model.embed_tokens.weight"])
+    head = np.zeros_like(embedding)
+    ids = np.random.default_rng(1).permutation(np.arange(3, VOCAB))
+    head[np.roll(ids, -1)] = 10 * embedding[ids] / np.linalg.norm(embedding[ids], axis=1, keepdims=True)
+    quiet = {name: array * 0.02 for name, array in weights.items() if "o_proj" in name or "down_proj" in name}
+    mx.save_safetensors(file, weights | quiet | {"lm_head.weight": mx.array(head)}, metadata={"format": "mlx"})
+    return path
+
+
 def write_tokenizer(path: Path) -> None:
     """Put tokenizer.json and tokenizer_config.json (with the ChatML template) into `path`."""
     make_tokenizer().save(str(path / "tokenizer.json"))

@@ -1,9 +1,9 @@
 """The fields that chat and text completions share: how to choose tokens, when to stop, how to send."""
 
 import re
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
-from annotated_types import Ge, Gt, Le, MaxLen, MinLen
+from annotated_types import Ge, Le, MaxLen, MinLen
 from pydantic import BeforeValidator, Field, model_validator
 
 from api.schema.base import Body, at_most, wrong
@@ -32,6 +32,8 @@ class StreamOptions(Body):
 
     include_usage: bool = False
     """Send a last chunk that holds the usage."""
+    include_obfuscation: Literal[False] = False
+    """Padding against traffic analysis, which is not done here."""
 
 
 class GenerationBody(Body):
@@ -56,7 +58,7 @@ class GenerationBody(Body):
     logit_bias: Annotated[dict[int, Bias], BeforeValidator(_by_id), at_most(1024)] = Field(default_factory=dict)
     presence_penalty: Penalty = 0.0
     frequency_penalty: Penalty = 0.0
-    repetition_penalty: Annotated[float, Gt(0), Le(10)] = 1.0
+    repetition_penalty: Annotated[float, Ge(0.01), Le(10)] = 1.0
     stream: bool = False
     stream_options: StreamOptions | None = None
     user: str | None = None

@@ -1,12 +1,12 @@
 """Between text and token ids: chat templates, prompts, stop ids, and the bytes behind every token."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 import anyio
-import orjson
 from anyio.to_thread import run_sync
 from transformers import AutoTokenizer
 from transformers.tokenization_utils_tokenizers import TokenizersBackend
@@ -136,7 +136,9 @@ class HfCodec:
         return token_id in self._special_ids or self._backend.id_to_token(token_id) is None
 
     def _encode(self, text: str, *, special: bool) -> tuple[int, ...]:
-        return tuple(self._backend.encode(text, add_special_tokens=special).ids)
+        # A batch of one, because `encode` keeps the interpreter's lock for as long as it takes (tokenizers 0.23).
+        (encoding,) = self._backend.encode_batch_fast([text], add_special_tokens=special)
+        return tuple(encoding.ids)
 
     def _render(self, messages: Sequence[ChatMessage], template_kwargs: Mapping[str, object]) -> str:
         render: Callable[..., object] = self._hf.apply_chat_template
@@ -159,8 +161,10 @@ _RESERVED = frozenset(signature(TokenizersBackend.apply_chat_template).parameter
 def _load(path: Path, trust_remote_code: bool) -> TokenizersBackend:
     try:
         hf = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-        raise ModelError(f"{path}: the tokeniser cannot be loaded: {str(error).strip().splitlines()[0]}") from None
+    # Whatever is wrong with the files comes out as whatever the libraries stumble over first.
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(f"{path}: the tokeniser cannot be loaded: {reason}") from None
     if not isinstance(hf, TokenizersBackend):
         raise ModelError(f"{path}: the tokeniser is of a kind that the tokenizers library cannot run")
     return hf
@@ -170,9 +174,13 @@ def _stop_ids(path: Path) -> frozenset[int]:
     """The end-of-sequence ids that a model directory's own files name."""
     found: set[int] = set()
     for name in ("config.json", "generation_config.json"):
-        file = path / name
-        if file.exists():
-            found |= _ids(orjson.loads(file.read_bytes()).get("eos_token_id"))
+        try:
+            # Python's own json: configurations hold numbers such as Infinity.
+            settings = json.loads((path / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue  # A config.json that cannot be read is the engine's to refuse; mlx-lm passes over the other.
+        if isinstance(settings, dict):
+            found |= _ids(settings.get("eos_token_id"))
     return frozenset(found)
 
 

@@ -40,7 +40,8 @@ class ThreadHost:
         self._here.setblocking(False)
         self._there.setblocking(False)
         self.submit(self._load, lambda result, _at: task_status.started(facts_of(result)))
-        threading.Thread(target=self._work, name="troupe-engine", daemon=True).start()
+        self._thread = threading.Thread(target=self._work, name="troupe-engine", daemon=True)
+        self._thread.start()
         try:
             while True:
                 await self._woken()
@@ -66,6 +67,7 @@ class ThreadHost:
             while not self._ended:
                 await self._woken()
         if self._ended:
+            self._thread.join()  # It only lets go of the engine now; the interpreter must not end under it.
             self._there.close()
         self._here.close()
 

@@ -1,7 +1,7 @@
 """CacheManager leases and keeps; MemoryMonitor tells who must act."""
 
 from actors import messages as m
-from actors.cache_manager import CacheManager
+from actors.cache_manager import MOST_KEPT, CacheManager
 from actors.memory_monitor import MemoryMonitor
 from runtime.engine import commands as c
 from runtime.types import HitType, KvHandle, MemoryUsage, PressureLevel, RequestId
@@ -42,6 +42,23 @@ def test_what_does_not_fit_beside_others_is_refused_until_they_are_gone() -> Non
     assert isinstance(keeping.lease("r2", (1, 2), total=50), m.KvRefused)
     keeping.release("r1")
     assert isinstance(keeping.lease("r2", (1, 2), total=50), m.KvLeased)
+
+
+def test_every_row_of_a_batch_costs_as_much_as_the_longest() -> None:
+    keeping = Keeping()
+    assert isinstance(keeping.lease("long", (1, 2), total=40), m.KvLeased)
+    assert isinstance(keeping.lease("short", (1, 2), total=5), m.KvLeased)
+    assert keeping.actor.snapshot().leased_bytes == 2 * 40 * 10
+    assert isinstance(keeping.lease("another", (1, 2), total=5), m.KvRefused)
+
+
+def test_kept_prefixes_are_bounded_in_number_too() -> None:
+    keeping = Keeping()
+    for handle in range(MOST_KEPT + 3):
+        keeping.actor._bytes_per_token = 0
+        keeping.release("r", handle, (1000 + handle,))
+    assert keeping.actor.snapshot().entries == MOST_KEPT
+    assert keeping.dropped() == [0, 1, 2]
 
 
 def test_a_sequence_alone_is_never_refused() -> None:

@@ -13,6 +13,7 @@ import pytest
 from openai import OpenAI
 
 from tests.e2e.process import ServerProcess
+from tests.tiny import make_marching_llama
 
 STREAMS, FAULTS, TOKENS = 16, 10, 1500
 PROMPTS = [f"Story number {n}: " + "word " * (n % 5) for n in range(STREAMS)]
@@ -20,7 +21,8 @@ KINDS = (signal.SIGKILL, signal.SIGSTOP, signal.SIGSEGV)
 
 
 @pytest.fixture(scope="module")
-def server(tiny_model: Path) -> Iterator[ServerProcess]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    tiny_model = make_marching_llama(tmp_path_factory.mktemp("marching"))
     flags = ("--engine-restarts", "50", "--engine-hang-timeout", "1.5", "--engine-load-timeout", "6")
     with ServerProcess(str(tiny_model), *flags) as running:
         yield running
