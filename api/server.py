@@ -51,21 +51,31 @@ async def serve(settings: Settings, files: ModelFiles) -> None:
     )
     stop = anyio.Event()
     failures: list[Exception] = []
-    async with anyio.create_task_group() as group:
-        group.start_soon(_keep_open, house, stop, failures)
-        group.start_soon(_say_when_ready, house, files.model_id, settings, listener)
-        group.start_soon(_obey_signals, house, stop, settings.drain_timeout)
+    async with anyio.create_task_group() as outside:
+        outside.start_soon(_obey_signals, house, stop, settings.drain_timeout)
+        outside.start_soon(_say_when_ready, house, files.model_id, settings, listener)
         # In a task of its own: Hypercorn's asyncio worker can leave its task half cancelled when it shuts down.
-        async with anyio.create_task_group() as http:
-            closed = anyio.Event()
-            http.start_soon(_serve_http, app, listener, settings, stop, closed)
+        closed = anyio.Event()
+        outside.start_soon(_serve_http, app, listener, settings, stop, closed)
+        async with anyio.create_task_group() as inside:
+            inside.start_soon(_keep_open, house, stop, failures)
             await stop.wait()
             with anyio.move_on_after(CLOSING_S):
                 await closed.wait()
-            http.cancel_scope.cancel()  # A client that does not read keeps no server open.
-        group.cancel_scope.cancel()
+            inside.cancel_scope.cancel()
+        if not closed.is_set():
+            _leave_at_once(failures)
+        outside.cancel_scope.cancel()
     for failure in failures:
         raise failure
+
+
+def _leave_at_once(failures: list[Exception]) -> None:
+    """End the process: Hypercorn waits for a client that does not read, on trio even if it is cancelled."""
+    log.warning("clients that do not read their replies are left")
+    for failure in failures:
+        print(f"troupe: {failure}", file=sys.stderr, flush=True)
+    os._exit(1 if failures else 0)
 
 
 async def _serve_http(

@@ -16,6 +16,9 @@ import pytest
 from tests.e2e.process import ROOT, ServerProcess
 
 
+GOOD = {"model": "default", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
+
+
 @pytest.fixture(scope="module")
 def server(tiny_model: Path) -> Iterator[ServerProcess]:
     """One row at a time, so that a second request waits; small chunks, so that a prompt takes many turns."""
@@ -72,9 +75,6 @@ def test_a_client_that_leaves_frees_its_row_and_its_lease(server: ServerProcess,
         eventually(lambda: phases(server) == [])
     eventually(lambda: leases(server) == 0)
     assert "499" in server.output()
-
-
-GOOD = {"model": "default", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
 
 
 def bad(**fields: object) -> bytes:
@@ -164,6 +164,22 @@ def test_the_drains_deadline_bounds_it_and_the_stream_ends_with_an_error(tiny_mo
             last = [line for line in lines if line][-1]
         assert "error" in orjson.loads(last.removeprefix("data: "))
         assert server.wait() == 0
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "trio"])
+def test_a_client_that_reads_nothing_does_not_keep_the_server_open(tiny_model: Path, loop: str) -> None:
+    with ServerProcess(str(tiny_model), "--drain-timeout", "0.2", "--event-loop", loop) as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        body = orjson.dumps(GOOD | {"max_tokens": 1500, "n": 8, "logprobs": True, "top_logprobs": 20, "stream": True})
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect((host, int(port)))
+            connection.sendall(head + body)
+            connection.recv(100)
+            eventually(lambda: "generation" in phases(server))
+            server.process.send_signal(signal.SIGTERM)
+            assert server.wait(30) == 0
 
 
 def test_a_second_signal_quits_at_once(tiny_model: Path) -> None:

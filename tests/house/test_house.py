@@ -161,6 +161,29 @@ async def test_a_full_line_is_refused_at_the_door_all_or_none() -> None:
             assert isinstance((await hear(first))["r1"][-1], m.Finished)
 
 
+async def test_ten_thousand_requests_at_one_moment_are_accepted_or_refused_and_none_is_lost() -> None:
+    async with open_house(settings=Settings(max_concurrency=4, queue_size=4)) as house:
+        with Replies() as replies:
+            for i in range(10_000):
+                house.admit((ask(house, replies, f"r{i}"),))
+                house.cancel(RequestId(f"r{i - 5}"), CancelCause.CLIENT_LEFT)
+            heard = await hear(replies)
+        words = [last_words(heard[f"r{i}"]) for i in range(10_000)]
+        assert all(len(each) == 1 for each in words)
+        assert sum(isinstance(word, m.Rejected) for (word,) in words) > 9_000
+        await all_free(house)
+        assert restarts(house) == 0
+
+
+async def test_a_house_that_has_closed_still_answers() -> None:
+    async with open_house() as house:
+        pass
+    with Replies() as replies:
+        house.admit((ask(house, replies, "r1"),))
+        (word,) = (await hear(replies))["r1"]
+        assert isinstance(word, m.Rejected)
+
+
 @pytest.mark.parametrize("phase", [c.LoadModel, c.Prefill, c.Decode])
 async def test_a_cancelled_request_is_free_whatever_its_phase(phase: type[c.Command]) -> None:
     gate = Gate(phase)
