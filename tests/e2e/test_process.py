@@ -15,7 +15,6 @@ import pytest
 
 from tests.e2e.process import ROOT, ServerProcess
 
-
 GOOD = {"model": "default", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
 
 
