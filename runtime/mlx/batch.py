@@ -2,19 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import mlx.core as mx
 from mlx.nn.layers.base import Module
 
 from runtime.engine.commands import DecodedRow, JoinRow, SequenceFailed
+from runtime.mlx.caches import Caches, extend, merge
 from runtime.mlx.choice import Choice
 from runtime.mlx.edits import RowHistory
 from runtime.mlx.sampler import Sampler
 from runtime.types import FinishReason, SequenceId
-
-Caches = list[Any]
-"""One mlx-lm cache object per layer."""
 
 
 @dataclass(slots=True)
@@ -82,7 +79,7 @@ class DecodeBatch:
         has a choice under way.
         """
         newcomers = DecodeBatch(self._model, self._vocab_size)
-        newcomers._begin([Row(spec, list(spec.history)) for spec in specs], _merge(caches))
+        newcomers._begin([Row(spec, list(spec.history)) for spec in specs], merge(caches))
         self.absorb(newcomers)
 
     def _begin(self, rows: list[Row], caches: Caches) -> None:
@@ -99,11 +96,9 @@ class DecodeBatch:
                 self._rows, self._caches = other._rows, other._caches
                 self._sampler, self._choice = other._sampler, other._choice
             return
-        for mine, theirs in zip(self._caches, other._caches, strict=True):
-            mine.extend(theirs)
+        extend(self._caches, other._caches)
         self._rows = self._rows + other._rows
-        self._choice = self._choice.beside(other._choice)
-        self._sampler = None
+        self._rechoose(self._choice.beside(other._choice))
 
     def step(self) -> Step:
         """Hand out the choice under way, after starting the next one; rows that it ends leave the batch."""
@@ -129,6 +124,12 @@ class DecodeBatch:
     def forget(self, sequence_ids: Sequence[SequenceId]) -> None:
         """Let rows go; unknown ids are ignored."""
         self._leave([i for i, row in enumerate(self._rows) if row.spec.sequence_id in sequence_ids])
+
+    def _rechoose(self, choice: Choice) -> None:
+        """The rows changed, and the choice under way with them. It is computed apart from the step that follows:
+        who waits for a part of a graph waits for the whole."""
+        mx.async_eval(choice.arrays())
+        self._choice, self._sampler = choice, None
 
     def _start(self, tokens: mx.array) -> Choice:
         """Begin the step that follows the choice of `tokens`."""
@@ -167,11 +168,4 @@ class DecodeBatch:
         for cache in self._caches:
             cache.filter(keep)
         if self._choice:
-            self._choice = self._choice.only(keep)
-
-
-def _merge(caches: Sequence[Caches]) -> Caches:
-    """One batch cache per layer. A model whose caches cannot be merged runs one sequence at a time, in its own."""
-    if len(caches) == 1 and not all(hasattr(cache, "merge") for cache in caches[0]):
-        return caches[0]
-    return [layer[0].merge(list(layer)) for layer in zip(*caches, strict=True)]
+            self._rechoose(self._choice.only(keep))

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import assert_never
 
 import mlx.core as mx
-from mlx.utils import tree_map
 from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache
 
 from runtime.engine import commands as c
 from runtime.engine.host import Beat
 from runtime.mlx import device, loader, memory
-from runtime.mlx.batch import Caches, DecodeBatch, Step
+from runtime.mlx.batch import DecodeBatch, Step
+from runtime.mlx.caches import Caches, beginning, bytes_per_token
 from runtime.mlx.revival import failure_of, revive
 from runtime.types import KvHandle, ModelFacts, SequenceId
 
@@ -21,8 +21,7 @@ log = logging.getLogger("troupe.engine")
 
 REVIVAL_CHUNK = 512
 """Tokens per forward pass when a history is computed again."""
-STEPS_PER_TIDY = 256
-"""Decode steps after which MLX gives back buffers that it keeps for reuse, as mlx-lm's own loop does."""
+TURNS_PER_TIDY = 256
 
 
 class MlxEngine:
@@ -38,7 +37,7 @@ class MlxEngine:
         self._finished: dict[SequenceId, Caches] = {}
         """Kept caches of rows that ended, until StoreKv or Forget."""
         self._stored: dict[KvHandle, Caches] = {}
-        self._steps = 0
+        self._turns = 0
 
     def execute(self, command: c.Command) -> c.Result:
         match command:
@@ -57,7 +56,7 @@ class MlxEngine:
             case c.StoreKv(sequence_id, handle):
                 self._stored[handle] = self._finished.pop(sequence_id)
             case c.LoadKv(handle, sequence_id, tokens):
-                self._prefilled[sequence_id] = _beginning(self._stored[handle], tokens)
+                self._prefilled[sequence_id] = beginning(self._stored[handle], tokens)
             case c.DropKv(handles):
                 for handle in handles:
                     self._stored.pop(handle, None)
@@ -77,7 +76,7 @@ class MlxEngine:
         return ModelFacts(
             context_tokens=self._model.context_tokens,
             vocab_size=self._model.vocab_size,
-            kv_bytes_per_token=sum(map(_bytes_per_token, caches)),
+            kv_bytes_per_token=sum(map(bytes_per_token, caches)),
             batchable=all(hasattr(cache, "merge") for cache in caches),
             trimmable=can_trim_prompt_cache(caches),
             device=device.name(),
@@ -97,7 +96,7 @@ class MlxEngine:
                 self._prefilled.pop(piece.sequence_id, None)
                 failed.append(failure_of(piece.sequence_id, error))
             self._beat("prefilling")
-        mx.clear_cache()
+        self._tidy()
         tokens = sum(len(piece.token_ids) for piece in slices)
         return c.Prefilled(tokens, time.perf_counter() - started, tuple(failed))
 
@@ -114,22 +113,32 @@ class MlxEngine:
             done += self._step()
             taken += 1
             self._beat("decoding")
-        self._tidy(taken)
+        self._tidy()
         return c.Decoded(_by_row(done.rows), taken, time.perf_counter() - started, tuple(done.failed))
 
     def _step(self) -> Step:
-        """One step; if anything in it raises, the batch is made anew from what every row has handed out."""
+        """One step; if anything in it raises, the batch is made anew from what every row has handed out.
+
+        Rows that run already get their tokens before others join them: the first step of those is not waited for.
+        """
+        step = Step()
         try:
-            if self._joining:
-                self._batch.join(self._joining, [self._prefilled[row.sequence_id] for row in self._joining])
-                self._let_in()
-            step = self._batch.step()
+            if len(self._batch):
+                step = self._batch.step()
+            self._let_in()
+            if not step.rows:
+                step = self._batch.step()
         except Exception as error:
-            step = self._start_over(error)
+            step += self._start_over(error)
         self._finished |= step.kept
         return step
 
     def _let_in(self) -> None:
+        if self._joining:
+            self._batch.join(self._joining, [self._prefilled[row.sequence_id] for row in self._joining])
+            self._forget_joining()
+
+    def _forget_joining(self) -> None:
         for row in self._joining:
             del self._prefilled[row.sequence_id]
         self._joining = []
@@ -138,7 +147,7 @@ class MlxEngine:
         log.warning("a decode step raised %s: %s; making the batch anew", type(error).__name__, error)
         inside = self._batch.rows()
         rows = inside + [row for row in self._joining if row not in inside]
-        self._let_in()
+        self._forget_joining()
         self._batch, step = revive(rows, self._batch_of)
         if len(step.failed) == len(rows) > 1:
             raise error  # It is not the rows: the engine itself is broken.
@@ -158,10 +167,12 @@ class MlxEngine:
             batch.join(rows, everyones)
         return batch
 
-    def _tidy(self, steps: int) -> None:
-        if self._steps // STEPS_PER_TIDY != (self._steps + steps) // STEPS_PER_TIDY:
+    def _tidy(self) -> None:
+        """Every so often, have MLX give back the buffers that it keeps for reuse. Not after each command, as mlx-lm
+        does in prefill: fresh memory costs more to touch than most commands take."""
+        self._turns += 1
+        if self._turns % TURNS_PER_TIDY == 0:
             mx.clear_cache()
-        self._steps += steps
 
     def _forget(self, sequence_ids: tuple[SequenceId, ...]) -> None:
         self._batch.forget(sequence_ids)
@@ -182,28 +193,3 @@ def _by_row(rows: Sequence[c.DecodedRow]) -> tuple[c.DecodedRow, ...]:
         earlier = found[row.sequence_id].tokens if row.sequence_id in found else ()
         found[row.sequence_id] = c.DecodedRow(row.sequence_id, earlier + row.tokens, row.finish)
     return tuple(found.values())
-
-
-def _beginning(caches: Caches, tokens: int) -> Caches:
-    """New caches with the first `tokens` tokens of `caches`, which stay as they are.
-
-    Buffers are shared until one side writes. The array objects must not be: assigning to a slice changes the object
-    that it is done on, in whosever hands it is.
-    """
-    copies = [type(cache).from_state(tree_map(_another, cache.state)) for cache in caches]
-    for cache in copies:
-        cache.trim(cache.size() - tokens)
-    return copies
-
-
-def _another(leaf: object) -> object:
-    return leaf[...] if isinstance(leaf, mx.array) else leaf
-
-
-def _bytes_per_token(cache: object) -> int:
-    """What one more token costs in a layer's cache, of which one holds a token already. Caches without keys keep a
-    state of fixed size, and cost nothing more."""
-    keys, values = getattr(cache, "keys", None), getattr(cache, "values", None)
-    if not isinstance(keys, mx.array) or not isinstance(values, mx.array):
-        return 0
-    return int(keys.nbytes // keys.shape[2] + values.nbytes // values.shape[2])

@@ -127,6 +127,20 @@ def test_a_row_that_raises_as_it_joins_fails_alone(model: Path, alone: dict[int,
     assert {n: stage.output[n] for n in (0, 1, 2, 3, 6)} == {n: alone[n] for n in (0, 1, 2, 3, 6)}
 
 
+def test_a_fault_while_rows_join_loses_no_token_of_those_that_run(
+    model: Path, alone: dict[int, list[TokenOutput]]
+) -> None:
+    stage = Stage(model)
+    stage.join({n: prompt for n, prompt in PROMPTS.items() if n < 4})
+    stage.decode(2)
+    stage.join({n: prompt for n, prompt in PROMPTS.items() if n >= 4})
+    faults = iter([False, True])  # the step of those that run, then the first of those that join
+    stage.plant(lambda _rows: next(faults, False))
+    stage.decode(TOKENS)
+    assert stage.output == alone
+    assert not stage.failed
+
+
 def test_a_prompt_that_raises_fails_alone(model: Path, alone: dict[int, list[TokenOutput]]) -> None:
     stage = Stage(model)
     stage.plant(lambda rows: any(POISON in row for row in rows))
