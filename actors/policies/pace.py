@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 LEAST_TOKENS = 16
 """Below it a turn costs more in overhead than in tokens."""
-FIRST_TOKENS = 32
+FIRST_TOKENS = 16
 """Before anything was measured."""
 STEEPEST = 2.0
 """One turn, which noise may have stretched, changes the budget by no more than this factor."""

@@ -68,6 +68,11 @@ class DecodeBatch:
     def __len__(self) -> int:
         return len(self._rows)
 
+    @property
+    def longest(self) -> int:
+        """How many tokens the longest row holds; every row's cache is padded to it."""
+        return max((len(row.history) for row in self._rows), default=0)
+
     def rows(self) -> list[JoinRow]:
         """The rows as they could join another batch: with all they have handed out."""
         return [replace(row.spec, history=tuple(row.history)) for row in self._rows]

@@ -34,3 +34,17 @@ def suit(model: Module) -> Module:
         model = dequantize_model(model)
         model.set_dtype(mx.float32)
     return model
+
+
+SHORT_TOKENS = 512
+"""Rows up to this length share a batch whatever they are."""
+
+
+def may_share_a_batch(tokens: int, other_tokens: int) -> bool:
+    """Whether rows of these lengths belong in one batch, where all are padded to the longest.
+
+    A GPU reads the weights once a step, whoever takes part, so there all do. On the CPU rows cost as much together as
+    apart, so that padding would only add to it.
+    """
+    longer, shorter = max(tokens, other_tokens), min(tokens, other_tokens)
+    return name() != "cpu" or longer <= max(SHORT_TOKENS, 2 * shorter)

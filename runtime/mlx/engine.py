@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import assert_never
 
@@ -30,7 +31,8 @@ class MlxEngine:
     def __init__(self, beat: Beat) -> None:
         self._beat = beat
         self._model: loader.LoadedModel
-        self._batch: DecodeBatch
+        self._batches: list[DecodeBatch] = []
+        """More than one only where padding costs more than it saves: see device.may_share_a_batch."""
         self._prefilled: dict[SequenceId, Caches] = {}
         """Sequences on their way to the batch."""
         self._joining: list[c.JoinRow] = []
@@ -70,7 +72,6 @@ class MlxEngine:
         self._beat("loading the model")
         self._model = loader.load(path, trust_remote_code=trust_remote_code)
         self._beat("warming up")
-        self._batch = DecodeBatch(self._model.model, self._model.vocab_size)
         caches = self._new_caches()
         self._feed((0,), caches)
         return ModelFacts(
@@ -109,7 +110,7 @@ class MlxEngine:
         started = time.perf_counter()
         done = Step()
         taken = 0
-        while taken < steps and not done.failed and (len(self._batch) or self._joining):
+        while taken < steps and not done.failed and (self._batches or self._joining):
             done += self._step()
             taken += 1
             self._beat("decoding")
@@ -117,41 +118,51 @@ class MlxEngine:
         return c.Decoded(_by_row(done.rows), taken, time.perf_counter() - started, tuple(done.failed))
 
     def _step(self) -> Step:
-        """One step; if anything in it raises, the batch is made anew from what every row has handed out.
-
-        Rows that run already get their tokens before others join them: the first step of those is not waited for.
-        """
+        """One step of every batch. Rows that run already get their tokens before others join them: the first step of
+        those is not waited for."""
         step = Step()
-        try:
-            if len(self._batch):
-                step = self._batch.step()
-            self._let_in()
-            if not step.rows:
-                step = self._batch.step()
-        except Exception as error:
-            step += self._start_over(error)
+        for place in range(len(self._batches)):
+            step += self._guarded(place, DecodeBatch.step)
+        joining, self._joining = self._joining, []
+        for place, rows in self._homes(joining).items():
+            ran_before = bool(step.rows)
+            step += self._guarded(place, partial(self._join, rows), rows)
+            if not ran_before:
+                step += self._guarded(place, DecodeBatch.step)
+        self._batches = [batch for batch in self._batches if len(batch)]
         self._finished |= step.kept
         return step
 
-    def _let_in(self) -> None:
-        if self._joining:
-            self._batch.join(self._joining, [self._prefilled[row.sequence_id] for row in self._joining])
-            self._forget_joining()
+    def _join(self, rows: Sequence[c.JoinRow], batch: DecodeBatch) -> Step:
+        batch.join(rows, [self._prefilled.pop(row.sequence_id) for row in rows])
+        return Step()
 
-    def _forget_joining(self) -> None:
-        for row in self._joining:
-            del self._prefilled[row.sequence_id]
-        self._joining = []
+    def _homes(self, rows: Sequence[c.JoinRow]) -> dict[int, list[c.JoinRow]]:
+        """Which batch each row goes to, by its place: one of rows about as long, or a new one."""
+        lengths = [batch.longest for batch in self._batches]
+        homes: dict[int, list[c.JoinRow]] = {}
+        for row in rows:
+            length = len(row.history)
+            place = next((i for i, other in enumerate(lengths) if device.may_share_a_batch(length, other)), None)
+            if place is None:
+                place = len(lengths)
+                lengths.append(length)
+                self._batches.append(self._batch_of([]))
+            homes.setdefault(place, []).append(row)
+        return homes
 
-    def _start_over(self, error: Exception) -> Step:
-        log.warning("a decode step raised %s: %s; making the batch anew", type(error).__name__, error)
-        inside = self._batch.rows()
-        rows = inside + [row for row in self._joining if row not in inside]
-        self._forget_joining()
-        self._batch, step = revive(rows, self._batch_of)
-        if len(step.failed) == len(rows) > 1:
-            raise error  # It is not the rows: the engine itself is broken.
-        return step
+    def _guarded(self, place: int, work: Callable[[DecodeBatch], Step], newcomers: Sequence[c.JoinRow] = ()) -> Step:
+        """What `work` gives; if it raises, the batch is made anew from what its rows have handed out."""
+        batch = self._batches[place]
+        try:
+            return work(batch)
+        except Exception as error:
+            log.warning("a decode step raised %s: %s; making the batch anew", type(error).__name__, error)
+            rows = {row.sequence_id: row for row in (*newcomers, *batch.rows())}
+            self._batches[place], step = revive(list(rows.values()), self._batch_of)
+            if len(step.failed) == len(rows) > 1:
+                raise  # It is not the rows: the engine itself is broken.
+            return step
 
     def _batch_of(self, rows: Sequence[c.JoinRow]) -> DecodeBatch:
         """A batch of these rows, their caches computed from their histories."""
@@ -175,7 +186,8 @@ class MlxEngine:
             mx.clear_cache()
 
     def _forget(self, sequence_ids: tuple[SequenceId, ...]) -> None:
-        self._batch.forget(sequence_ids)
+        for batch in self._batches:
+            batch.forget(sequence_ids)
         self._joining = [row for row in self._joining if row.sequence_id not in sequence_ids]
         for sequence_id in sequence_ids:
             self._prefilled.pop(sequence_id, None)

@@ -53,7 +53,8 @@ class Stage:
     def plant(self, raises: Callable[[list[list[int]]], bool]) -> None:
         faulty = Faulty(self.engine._model.model, raises)
         object.__setattr__(self.engine._model, "model", faulty)
-        self.engine._batch._model = faulty  # type: ignore[assignment]
+        for batch in self.engine._batches:
+            batch._model = faulty  # type: ignore[assignment]
 
     def join(self, rows: dict[int, tuple[int, ...]]) -> None:
         for n, prompt in rows.items():
