@@ -6,7 +6,7 @@ from typing import assert_never
 
 from actors import messages as m
 from actors.base import Actor, Ref
-from actors.policies.pace import Pace, after_decode, after_prefill
+from actors.policies.pace import Pace, after_decode, after_prefill, turn_tokens
 from actors.policies.turns import Turn, next_turn
 from actors.snapshots import SchedulerSnapshot
 from runtime.types import RequestId, SequenceId
@@ -156,7 +156,7 @@ class Scheduler(Actor[m.SchedulerWord]):
         if tokens:
             self._prefill_turns += 1
             if self._decoding:
-                self._pace = after_prefill(self._pace, seconds)
+                self._pace = after_prefill(self._pace, tokens, seconds)
 
     def _end_decode_turn(self, steps: int, seconds: float) -> None:
         self._under_way[Turn.DECODE] -= 1
@@ -179,10 +179,20 @@ class Scheduler(Actor[m.SchedulerWord]):
             self._last = turn
             self._under_way[turn] += 1
             if turn is Turn.PREFILL:
-                budget = self._pace.budget_tokens if self._decoding else self._prefill_chunk_tokens
-                self._prefill_worker.tell(m.GrantPrefill(budget))
+                self._grant_prefill()
             else:
                 self._decode_worker.tell(m.GrantDecode(steps=1))
+
+    def _grant_prefill(self) -> None:
+        turns = Counter(self._staged.values())
+        budget_tokens = turn_tokens(
+            self._pace,
+            prompts=turns[Turn.PREFILL],
+            streams=turns[Turn.DECODE],
+            max_gap_ratio=self._max_gap_ratio,
+            most_tokens=self._prefill_chunk_tokens,
+        )
+        self._prefill_worker.tell(m.GrantPrefill(budget_tokens))
 
     @property
     def _decoding(self) -> bool:

@@ -106,14 +106,17 @@ async def stall(target: Target, *, streams: int, prompt_tokens: int, warm_chunks
         group.cancel_scope.cancel()
     if long.error:
         raise BenchError(f"{target.name} did not answer the long prompt: {long.error}")
+    if not any(each.ended_at == 0.0 for each in running):
+        raise BenchError(f"{target.name} ended all streams before the long prompt was answered")
     before = [gap for each in running for gap in _gaps(each, 0.0, sent_at)]
     during = [gap for each in running for gap in _gaps(each, sent_at, answered_at)]
     return Stall(quantile(before, 0.5), max(during, default=answered_at - sent_at), long.first_s)
 
 
 def _gaps(result: Streamed, begin: float, end: float) -> list[float]:
-    """Gaps that overlap the time from `begin` to `end`; one still open at the end counts up to there."""
-    moments = [*result.arrivals, end] if result.arrivals and result.arrivals[-1] < end else result.arrivals
+    """Gaps that overlap the time from `begin` to `end`; one of a stream still open then counts up to there."""
+    still_waits = not result.ended_at and result.arrivals and result.arrivals[-1] < end
+    moments = [*result.arrivals, end] if still_waits else result.arrivals
     return [after - before for before, after in itertools.pairwise(moments) if after > begin and before < end]
 
 

@@ -9,7 +9,7 @@ from actors.policies.after_death import Fate, fate
 from actors.policies.budget import kv_budget
 from actors.policies.chunks import share_out
 from actors.policies.overdue import Reading, overdue, read_on
-from actors.policies.pace import LEAST_TOKENS, Pace, after_decode, after_prefill
+from actors.policies.pace import LEAST_TOKENS, Pace, after_decode, after_prefill, turn_tokens
 from actors.policies.prefix import common_prefix, hit_type, usable_tokens
 from actors.policies.pressure import pressure_level
 from actors.policies.restarts import Intensity, back_off_s, exhausted, recent
@@ -117,17 +117,17 @@ def test_a_prefill_turn_is_used_up_and_the_oldest_always_gets_on(remaining: dict
     assert next(iter(remaining)) in shares
 
 
-def paced(tokens_per_s: float, step_s: float, turns: int, *, ratio: float = 2.0) -> tuple[int, float]:
-    """The budget after so many prefill turns beside streams of that step time, and the last gap over the usual."""
-    pace = Pace()
+def paced(tokens_per_s: float, step_s: float, turns: int, *, prompts: int = 1, streams: int = 8) -> tuple[int, float]:
+    """The last turn's tokens after so many prefill turns beside such streams, and its gap over the usual."""
+    pace, tokens, gap = Pace(), 0, step_s
     for _ in range(20):
-        pace = after_decode(pace, step_s, max_gap_ratio=ratio, most_tokens=512)
-    gap = step_s
+        pace = after_decode(pace, step_s, max_gap_ratio=2.0, most_tokens=512)
     for _ in range(turns):
-        seconds = 0.0005 + pace.budget_tokens / tokens_per_s
+        tokens = turn_tokens(pace, prompts=prompts, streams=streams, max_gap_ratio=2.0, most_tokens=512)
+        seconds = 0.0005 + tokens / tokens_per_s
         gap = seconds + step_s
-        pace = after_decode(after_prefill(pace, seconds), step_s, max_gap_ratio=ratio, most_tokens=512)
-    return pace.budget_tokens, gap / step_s
+        pace = after_decode(after_prefill(pace, tokens, seconds), step_s, max_gap_ratio=2.0, most_tokens=512)
+    return tokens, gap / step_s
 
 
 @pytest.mark.parametrize("tokens_per_s", [2_000.0, 20_000.0, 50_000.0])
@@ -142,9 +142,25 @@ def test_the_budget_stays_within_its_bounds() -> None:
     assert paced(10.0, step_s=0.001, turns=20)[0] == LEAST_TOKENS
 
 
+def test_where_more_wait_for_their_first_token_than_run_a_wait_may_be_as_many_times_longer() -> None:
+    assert paced(20_000.0, step_s=0.005, turns=20, prompts=8, streams=8)[1] == pytest.approx(2.0, rel=0.1)
+    assert paced(20_000.0, step_s=0.005, turns=20, prompts=12, streams=4)[1] == pytest.approx(6.0, rel=0.1)
+
+
+def test_a_turn_that_was_not_full_says_nothing_of_the_budget() -> None:
+    pace = after_decode(Pace(budget_tokens=100), 0.01, max_gap_ratio=2.0, most_tokens=512)
+    for seconds in (0.0001, 5.0):
+        after = after_decode(after_prefill(pace, 99, seconds), 0.01, max_gap_ratio=2.0, most_tokens=512)
+        assert after.budget_tokens == 100
+
+
+def test_with_nobody_running_a_turn_is_as_large_as_it_may_be() -> None:
+    assert turn_tokens(Pace(), prompts=1, streams=0, max_gap_ratio=2.0, most_tokens=512) == 512
+
+
 def test_steps_beside_prompts_do_not_count_as_usual() -> None:
     pace = after_decode(Pace(), 0.01, max_gap_ratio=2.0, most_tokens=512)
-    held_up = after_decode(after_prefill(pace, 0.5), 0.01, max_gap_ratio=2.0, most_tokens=512)
+    held_up = after_decode(after_prefill(pace, 64, 0.5), 0.01, max_gap_ratio=2.0, most_tokens=512)
     assert held_up.usual_s == 0.01
     assert held_up.held_up_s == 0.0
 
