@@ -1,5 +1,6 @@
 """Opens the house and the HTTP server before it, and closes them in order."""
 
+import gc
 import logging
 import os
 import signal
@@ -106,6 +107,9 @@ async def _keep_open(house: House, stop: anyio.Event, failures: list[Exception])
 
 async def _say_when_ready(house: House, model_id: str, settings: Settings, listener: socket.socket) -> None:
     await house.opened()
+    # What is here now stays: looking it through for garbage again and again would hold every stream up.
+    gc.collect()
+    gc.freeze()
     if (found := blas.find(os.environ.get("LD_PRELOAD", ""))) and settings.engine == "process":
         log.info(found.said)
     host, port = listener.getsockname()[:2]

@@ -89,7 +89,7 @@ class Settings(BaseModel):
         512, title="Engine", description="most prompt tokens per engine turn; a cancel takes effect between turns"
     )
     max_gap_ratio: Annotated[float, Gt(1)] = Field(
-        1.6,
+        1.5,
         title="Engine",
         description="how many times their usual gap running streams may wait for a token while prompts come in",
     )

@@ -21,9 +21,8 @@ class Load:
     """How hard a model is driven: a slow one is given less to say."""
 
     max_tokens: int
-    prompt_tokens: int = 20
     long_tokens: int = 3000
-    warm_chunks: int = 20
+    warm_chunks: int = 100
     running_tokens: int = 4000
     """Enough for the running streams to outlast the long prompt."""
 
@@ -48,7 +47,9 @@ class Figures:
         found[f"inter-chunk gap p50, {widest.streams} streams (ms)"] = widest.gap_p50_s * 1e3
         found[f"inter-chunk gap p99, {widest.streams} streams (ms)"] = widest.gap_p99_s * 1e3
         found[f"inter-chunk gap max, {widest.streams} streams (ms)"] = widest.gap_max_s * 1e3
+        quiet = self.stall.quiet_gap_s / self.stall.usual_gap_s
         found["stall: longest gap of 8 streams over their usual, while a long prompt comes in"] = self.stall.ratio
+        found["the same before it comes in (what the machine does to their pace by itself)"] = quiet
         found["that prompt's time to first token (s)"] = self.stall.long_first_s
         found["1,500-token prefix, cold: time to first token (s)"] = self.prefix.cold_s
         found["the same prompt again (s)"] = self.prefix.repeat_s
@@ -63,7 +64,7 @@ def measure(target: Target, load: Load, say: Callable[[str], None]) -> Figures:
     throughput = {}
     for streams in STREAMS:
         say(f"{target.name}: {streams} streams")
-        one = partial(sc.throughput, prompt_tokens=load.prompt_tokens, max_tokens=load.max_tokens)
+        one = partial(sc.throughput, max_tokens=load.max_tokens)
         throughput[streams] = anyio.run(one, target, streams)
     say(f"{target.name}: a long prompt among 8 streams, prefixes, /health")
     long = load.long_tokens

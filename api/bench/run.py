@@ -13,7 +13,7 @@ from runtime.models.home import home
 from runtime.models.resolve import resolve
 
 TINY = Load(max_tokens=128)
-DEFAULT = Load(max_tokens=24, warm_chunks=6, running_tokens=1000)
+DEFAULT = Load(max_tokens=24, warm_chunks=20, running_tokens=1000)
 RAW_STEPS = 200
 
 HEAD = """# Benchmarks

@@ -11,6 +11,8 @@ import anyio
 from api.bench.client import Streamed, Target
 
 HEALTH_EVERY_S = 0.05
+SETTLING = 5
+"""Chunks after which streams that began together run evenly."""
 
 _serial = itertools.count()
 
@@ -18,6 +20,11 @@ _serial = itertools.count()
 def prompt_of(tokens: int) -> str:
     """A prompt of about so many tokens that no other begins like. (` word` is one token to most tokenizers.)"""
     return f"{next(_serial)} says:" + " word" * max(1, tokens - 4)
+
+
+def short_prompt() -> str:
+    """About twenty tokens that a language model goes on with for long, and that no other prompt begins like."""
+    return f"{next(_serial)} is the number. Count: 1, 2, 3, 4,"
 
 
 def quantile(values: Sequence[float], share: float) -> float:
@@ -60,9 +67,9 @@ class Throughput:
     gap_max_s: float
 
 
-async def throughput(target: Target, streams: int, *, prompt_tokens: int, max_tokens: int) -> Throughput:
+async def throughput(target: Target, streams: int, *, max_tokens: int) -> Throughput:
     started_at = time.perf_counter()
-    results = await together(target, [prompt_of(prompt_tokens) for _ in range(streams)], max_tokens)
+    results = await together(target, [short_prompt() for _ in range(streams)], max_tokens)
     seconds = time.perf_counter() - started_at
     gaps = [gap for result in results for gap in result.gaps]
     firsts = [result.first_s for result in results]
@@ -85,6 +92,8 @@ class Stall:
     """Median gap of the running streams before the prompt came."""
     longest_gap_s: float
     """Their longest gap while it was prefilled."""
+    quiet_gap_s: float
+    """Their longest gap in as many tokens before it: what the machine and the client do to a pace by themselves."""
     long_first_s: float
     """The long prompt's own time to first token."""
 
@@ -97,7 +106,7 @@ async def stall(target: Target, *, streams: int, prompt_tokens: int, warm_chunks
     running = [Streamed(time.perf_counter()) for _ in range(streams)]
     async with anyio.create_task_group() as group:
         for each in running:
-            group.start_soon(target.stream, prompt_of(20), max_tokens, each)
+            group.start_soon(target.stream, short_prompt(), max_tokens, each)
         while min(len(each.arrivals) for each in running) < warm_chunks:  # noqa: ASYNC110
             await anyio.sleep(0.005)
         sent_at = time.perf_counter()
@@ -110,7 +119,9 @@ async def stall(target: Target, *, streams: int, prompt_tokens: int, warm_chunks
         raise BenchError(f"{target.name} ended all streams before the long prompt was answered")
     before = [gap for each in running for gap in _gaps(each, 0.0, sent_at)]
     during = [gap for each in running for gap in _gaps(each, sent_at, answered_at)]
-    return Stall(quantile(before, 0.5), max(during, default=answered_at - sent_at), long.first_s)
+    quiet = [gap for each in running for gap in each.gaps[SETTLING:warm_chunks]]
+    longest = max(during, default=answered_at - sent_at)
+    return Stall(quantile(before, 0.5), longest, max(quiet), long.first_s)
 
 
 def _gaps(result: Streamed, begin: float, end: float) -> list[float]:
@@ -157,6 +168,7 @@ async def health(target: Target, *, streams: int, prompt_tokens: int, max_tokens
 
     async with anyio.create_task_group() as group:
         group.start_soon(ask)
-        await together(target, [prompt_of(20)] * (streams - 1) + [prompt_of(prompt_tokens)], max_tokens)
+        prompts = [*(short_prompt() for _ in range(streams - 1)), prompt_of(prompt_tokens)]
+        await together(target, prompts, max_tokens)
         group.cancel_scope.cancel()
     return Health(quantile(latencies, 0.5), quantile(latencies, 0.99), len(latencies))

@@ -1,5 +1,6 @@
 """The engine: owns a model and every array there is, and carries out one command at a time."""
 
+import gc
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -74,6 +75,8 @@ class MlxEngine:
         self._beat("warming up")
         caches = self._new_caches()
         self._feed((0,), caches)
+        gc.collect()
+        gc.freeze()  # The libraries and the model are here to stay; collections need not go through them again.
         return ModelFacts(
             context_tokens=self._model.context_tokens,
             vocab_size=self._model.vocab_size,
