@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: setup serve test check docs bench clean
+.PHONY: setup serve test check docs bench soak clean
 
 setup: $(VENV)/.dev
 
@@ -26,6 +26,9 @@ docs: $(VENV)/.dev
 
 bench: $(VENV)/.run
 	$(BIN)/python cli.py bench --write docs/benchmarks.md
+
+soak: $(VENV)/.dev
+	$(BIN)/python -m tests.soak.parent_memory
 
 clean:
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info
