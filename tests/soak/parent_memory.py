@@ -15,12 +15,13 @@ REQUESTS, BATCH, AT_ONCE, TOLERANCE = 10_000, 1_000, 32, 1.03
 
 
 async def ask(target: Target, first: int) -> None:
-    """A batch of requests with prompts of their own, so many at once."""
+    """A batch of requests, so many at once. Their words are few: the tokeniser remembers up to ten thousand words it
+    has met, which is growth of its own, and bounded."""
     limiter = anyio.CapacityLimiter(AT_ONCE)
 
     async def one(number: int) -> None:
         async with limiter:
-            result = await target.stream(f"request {number} " + "word " * (number % 20), 1 + number % 8)
+            result = await target.stream("so " + "again and " * (number % 37) + "word " * (number % 20), 1 + number % 8)
             if result.error:
                 raise SystemExit(f"request {number} failed: {result.error}")
 
