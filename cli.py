@@ -64,9 +64,9 @@ def pull(arguments: dict[str, object]) -> int:
 def bench(arguments: dict[str, object]) -> int:
     from api.bench import run
 
-    url, write = arguments["url"], arguments["write"]
+    url, write, against = arguments["url"], arguments["write"], arguments["against"]
     if isinstance(url, str):
-        run.running(url, str(arguments["model"]))
+        run.running(url, str(arguments["model"]), against if isinstance(against, Path) else None)
     else:
         run.side_by_side(write if isinstance(write, Path) else None)
     return 0
@@ -98,6 +98,9 @@ def _parser() -> argparse.ArgumentParser:
 def _add_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("url", nargs="?", metavar="URL", help="an OpenAI-compatible server that runs already")
     parser.add_argument("--model", default="default", help="the model's name on that server (default: default)")
+    parser.add_argument(
+        "--against", type=Path, metavar="DIR", help="with a URL: also measure mlx_lm.server on this model, print ratios"
+    )
     parser.add_argument("--write", type=Path, metavar="FILE", help="with no URL: where to write the tables")
     parser.set_defaults(command=bench)
 

@@ -33,16 +33,19 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def running(url: str, model: str) -> None:
-    """Load the server at `url`, and print a table."""
-    figures = report.measure(Target(url, model), TINY, say)
-    print(report.table({url: figures}))
+def running(url: str, model: str, against: Path | None) -> None:
+    """Load the server at `url`, and mlx_lm.server on the model in `against` if that is given; print a table."""
+    columns = {url: report.measure(Target(url, model), TINY, say)}
+    if against:
+        _preload_blas()
+        with servers.mlx_lm(against) as target:
+            columns[target.name] = report.measure(target, TINY, say)
+    print(report.table(columns))
 
 
 def side_by_side(write: Path | None) -> None:
     """Make the models, run this server and mlx_lm.server on each, and print the tables or write them to a file."""
-    found = blas.find(os.environ.get("LD_PRELOAD", ""))
-    os.environ |= found.environment if found else {}
+    preloaded = _preload_blas()
     default = resolve(None, say=say).path
     place = home() / "bench"
     subjects = {
@@ -55,7 +58,7 @@ def side_by_side(write: Path | None) -> None:
     parts = [
         HEAD.format(
             conditions=report.conditions(),
-            blas=found.said if found else "no BLAS to choose",
+            blas=preloaded,
             date=time.strftime("%Y-%m-%d"),
         )
     ]
@@ -66,6 +69,13 @@ def side_by_side(write: Path | None) -> None:
         write.write_text(text, encoding="utf-8")
     else:
         print(text)
+
+
+def _preload_blas() -> str:
+    """Give every server that is started from here the same BLAS; what was found."""
+    found = blas.find(os.environ.get("LD_PRELOAD", ""))
+    os.environ |= found.environment if found else {}
+    return found.said if found else "no BLAS to choose"
 
 
 def _compare(model: Path, load: Load) -> str:
