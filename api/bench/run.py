@@ -74,8 +74,10 @@ def side_by_side(write: Path | None) -> None:
 def _preload_blas() -> str:
     """Give every server that is started from here the same BLAS; what was found."""
     found = blas.find(os.environ.get("LD_PRELOAD", ""))
-    os.environ |= found.environment if found else {}
-    return found.said if found else "no BLAS to choose"
+    if found and found.environment:
+        os.environ |= found.environment
+        return "OpenBLAS preloaded for every server"
+    return "MLX's own BLAS"
 
 
 def _compare(model: Path, load: Load) -> str:
