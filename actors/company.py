@@ -67,11 +67,6 @@ class Life:
         return self.facts.trimmable and self.budget.keep_bytes > 0
 
 
-def credits(settings: Settings) -> int:
-    """How many requests may be inside at once, running and waiting."""
-    return settings.max_concurrency + settings.queue_size
-
-
 def reply_to(mailbox: Ref[m.EngineReplied]) -> Deliver:
     """Engine results come back as mail."""
 
@@ -84,7 +79,7 @@ def reply_to(mailbox: Ref[m.EngineReplied]) -> Deliver:
 def make_request_admitter(boxes: Boxes, settings: Settings) -> Actor[m.AdmitterWord]:
     return RequestAdmitter(
         scheduler=boxes.scheduler,
-        credits=credits(settings),
+        credits=settings.credits,
         memory_action=settings.memory_action,
         stall_s=settings.stall_timeout,
     )

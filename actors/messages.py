@@ -193,6 +193,11 @@ class Enqueue:
     suspect: bool = False
     """It was on stage, and had got no further, when the engine died: it may be the cause."""
 
+    @property
+    def history(self) -> tuple[int, ...]:
+        """What the sequence begins with: see Sequence."""
+        return self.request.prompt_ids + self.output_ids
+
 
 @dataclass(frozen=True, slots=True)
 class KvLeased:

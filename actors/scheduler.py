@@ -87,9 +87,8 @@ class Scheduler(Actor[m.SchedulerWord]):
             return
         self._leasing = self._line.popleft()
         request = self._leasing.request
-        history = request.prompt_ids + self._leasing.output_ids
         total = len(request.prompt_ids) + request.sampling.max_tokens
-        self._cache_manager.tell(m.LeaseKv(request.request_id, history, total))
+        self._cache_manager.tell(m.LeaseKv(request.request_id, self._leasing.history, total))
 
     def _stage(self, lease: m.KvLeased) -> None:
         asked = self._leasing
@@ -108,7 +107,7 @@ class Scheduler(Actor[m.SchedulerWord]):
         return m.Sequence(
             request=asked.request,
             sequence_id=SequenceId(next(self._sequence_ids)),
-            history=asked.request.prompt_ids + asked.output_ids,
+            history=asked.history,
             cached_tokens=lease.cached_tokens,
             hit_type=lease.hit_type,
             kv=lease.kv,

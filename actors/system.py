@@ -11,7 +11,7 @@ from actors import messages as m
 from actors import snapshots as s
 from actors.base import Actor
 from actors.clock import Clock, tick
-from actors.company import Boxes, Company, credits
+from actors.company import Boxes, Company
 from actors.engine_room import EngineRoom
 from actors.policies.restarts import Intensity
 from actors.supervisor import Supervisor, describe, root_cause
@@ -50,7 +50,7 @@ class House:
         self._settings = settings
         self._company = company or Company()
         self._clock = clock
-        self._boxes = Boxes(credits(settings))
+        self._boxes = Boxes(settings.credits)
         self._engine_room = Supervisor("engine_room", _intensity(settings), clock)
         self._observers = Supervisor("observers", OBSERVERS_INTENSITY, clock)
         self._room = EngineRoom(settings, make_host, self._company, self._boxes)

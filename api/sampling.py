@@ -59,7 +59,7 @@ def _first(*values: float | None) -> float:
 
 def check_prompts(body: GenerationBody, prompts: list[tuple[int, ...]], context: ApiContext) -> None:
     """Raises ApiError, a 400, if a prompt cannot be served, or if there are more choices than may ever be inside."""
-    most = context.settings.max_concurrency + context.settings.queue_size
+    most = context.settings.credits
     if len(prompts) * body.n > most:
         raise bad_request(f"n: {len(prompts) * body.n} choices are more than the {most} this server takes.", param="n")
     for prompt in prompts:

@@ -110,6 +110,11 @@ class Settings(BaseModel):
     )
     memory_monitor_interval: Positive = Field(5.0, title="Memory", description="seconds between two measurements")
 
+    @property
+    def credits(self) -> int:
+        """How many requests may be inside at once, running and waiting."""
+        return self.max_concurrency + self.queue_size
+
     @model_validator(mode="after")
     def _limit_exceeds_warn(self) -> "Settings":
         if self.memory_limit_threshold <= self.memory_warn_threshold:

@@ -226,7 +226,6 @@ def test_an_ended_sequence_leaves_its_kept_prefix_to_the_cache() -> None:
 def test_sequence_ids_of_two_lives_never_meet() -> None:
     def first_id(epoch: int) -> int:
         stage = Stage()
-        stage.actor._epoch = epoch
         fresh = Scheduler(
             epoch=epoch,
             max_concurrency=1,
