@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, MinLen
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from runtime.errors import SettingsError
@@ -15,6 +15,29 @@ from runtime.types import MemoryAction
 
 Percent = Annotated[float, Gt(0), Le(100)]
 Positive = Annotated[float, Gt(0)]
+ToolParser = Literal[
+    "auto",
+    "mistral",
+    "qwen",
+    "llama",
+    "hermes",
+    "deepseek",
+    "kimi",
+    "granite",
+    "nemotron",
+    "xlam",
+    "functionary",
+    "glm47",
+]
+ReasoningParser = Literal["auto", "qwen3", "deepseek_r1"]
+
+
+def _split(value: object) -> object:
+    """A flag or a variable is one string, with commas between its parts; a file may have a list."""
+    return tuple(filter(None, (part.strip() for part in value.split(",")))) if isinstance(value, str) else value
+
+
+Words = Annotated[tuple[str, ...], BeforeValidator(_split)]
 
 
 class Settings(BaseModel):
@@ -41,6 +64,13 @@ class Settings(BaseModel):
     api_key: Annotated[str, MinLen(1)] | None = Field(
         None, title="Server", description="key that clients must send as Bearer or x-api-key"
     )
+    rate_limit: Annotated[int, Ge(0)] = Field(
+        0, title="Server", description="requests per minute and client (its key, else its address); 0 is no limit"
+    )
+    cors_origins: Words = Field(
+        (), title="Server", description="origins whose web pages may call the server, with commas between them"
+    )
+    enable_metrics: bool = Field(False, title="Server", description="Prometheus metrics at /metrics, without a key")
     max_body_mb: Positive = Field(16, title="Server", description="largest request body in MiB; beyond it 413")
     strict_model_id: bool = Field(False, title="Server", description="refuse requests that name another model")
     event_loop: Literal["asyncio", "trio"] = Field("asyncio", title="Server", description="event loop to run on")
@@ -70,6 +100,28 @@ class Settings(BaseModel):
     stream_interval: Annotated[int, Ge(1)] = Field(1, title="Requests", description="tokens per streamed chunk")
     stall_timeout: Positive = Field(
         60, title="Requests", description="seconds after which a client that reads nothing is cancelled"
+    )
+    effective_context_tokens: Annotated[int, Ge(1)] | None = Field(
+        None,
+        title="Requests",
+        description="tokens that prompt and output may hold together; none is what the model declares",
+    )
+
+    enable_auto_tool_choice: bool = Field(
+        False, title="Tools and reasoning", description="find the calls of tools in what the model writes"
+    )
+    tool_call_parser: ToolParser | None = Field(
+        None,
+        title="Tools and reasoning",
+        description="how the model writes the calls of tools; implies --enable-auto-tool-choice, which alone is `auto`",
+    )
+    reasoning_parser: ReasoningParser | None = Field(
+        None, title="Tools and reasoning", description="how the model marks its thinking; none leaves it in the content"
+    )
+    max_thinking_tokens: Annotated[int, Ge(0)] | None = Field(
+        None,
+        title="Tools and reasoning",
+        description="tokens of thinking, beyond which it is content; needs --reasoning-parser",
     )
 
     engine: Literal["process", "thread"] = Field(
@@ -115,6 +167,17 @@ class Settings(BaseModel):
         """How many requests may be inside at once, running and waiting."""
         return self.max_concurrency + self.queue_size
 
+    @property
+    def tool_parser(self) -> ToolParser | None:
+        """How calls of tools are found in the text; None where they are not looked for."""
+        return self.tool_call_parser or ("auto" if self.enable_auto_tool_choice else None)
+
+    @model_validator(mode="after")
+    def _thinking_is_recognised(self) -> "Settings":
+        if self.max_thinking_tokens is not None and self.reasoning_parser is None:
+            raise ValueError("max_thinking_tokens needs reasoning_parser")
+        return self
+
     @model_validator(mode="after")
     def _limit_exceeds_warn(self) -> "Settings":
         if self.memory_limit_threshold <= self.memory_warn_threshold:
@@ -139,8 +202,9 @@ def names(name: str, field: FieldInfo) -> tuple[str, ...]:
 
 def choices(field: FieldInfo) -> tuple[str, ...]:
     """The words a setting may be, or () where it is not a choice of words."""
-    if get_origin(field.annotation) is Literal:
-        return get_args(field.annotation)
+    for annotation in (field.annotation, *get_args(field.annotation)):
+        if get_origin(annotation) is Literal:
+            return get_args(annotation)
     if field.annotation is MemoryAction:
         return tuple(MemoryAction)
     return ()
@@ -150,7 +214,9 @@ def shown(default: object) -> str:
     """A default as a person reads it."""
     if isinstance(default, bool):
         return "on" if default else "off"
-    return "none" if default is None else f"{default:g}" if isinstance(default, float) else str(default)
+    if default is None or default == ():
+        return "none"
+    return f"{default:g}" if isinstance(default, float) else str(default)
 
 
 def load(flags: Mapping[str, object], *, config: Path | None = None) -> Settings:

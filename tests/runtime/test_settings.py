@@ -36,6 +36,8 @@ def test_an_alias_is_the_same_setting(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"timeout": "nan"}, "timeout"),
         ({"memory_warn_threshold": "90"}, "memory_limit_threshold must exceed memory_warn_threshold"),
         ({"memory_action": "panic"}, "memory_action"),
+        ({"max_thinking_tokens": "5"}, "max_thinking_tokens needs reasoning_parser"),
+        ({"tool_call_parser": "parrot"}, "tool_call_parser"),
         ({"colour": "red"}, "colour: Extra inputs are not permitted"),
     ],
 )
@@ -66,6 +68,29 @@ def test_every_setting_is_a_flag_of_serve_and_of_launch() -> None:
             value = settings.choices(field)[0] if settings.choices(field) else "1"
             argv = [command, settings.flag(name), *([] if field.annotation is bool else [value])]
             assert name in vars(parser.parse_args(argv))
+
+
+@pytest.mark.parametrize(
+    ("given", "parser"),
+    [
+        ({}, None),
+        ({"enable_auto_tool_choice": True}, "auto"),
+        ({"tool_call_parser": "qwen"}, "qwen"),
+        ({"tool_call_parser": "qwen", "enable_auto_tool_choice": True}, "qwen"),
+    ],
+)
+def test_naming_a_tool_parser_is_enough_to_parse_tools(given: dict[str, object], parser: str | None) -> None:
+    assert settings.load(given).tool_parser == parser
+
+
+def test_a_list_is_words_with_commas_on_the_command_line_and_a_list_in_a_file(tmp_path: Path) -> None:
+    config = tmp_path / "troupe.toml"
+    config.write_text('cors_origins = ["https://a.example"]\n')
+    assert settings.load({}, config=config).cors_origins == ("https://a.example",)
+    assert settings.load({"cors_origins": "https://a.example, http://b:1,"}).cors_origins == (
+        "https://a.example",
+        "http://b:1",
+    )
 
 
 def test_launch_takes_the_model_by_flag() -> None:
