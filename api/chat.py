@@ -25,8 +25,8 @@ def chat_routes(context: ApiContext) -> Blueprint:
         body = await read_body(ChatBody)
         context.check_model(body.model)
         messages = [message.for_template() for message in body.messages]
-        prompt = await context.codec.chat_ids(messages, body.chat_template_kwargs)
-        return await answer(context, body, [prompt], ChatFormat(context.codec), arrived_at=arrived_at)
+        prompt = await context.codec.chat_prompt(messages, template_kwargs=body.chat_template_kwargs)
+        return await answer(context, body, [prompt.token_ids], ChatFormat(context.codec), arrived_at=arrived_at)
 
     return routes
 

@@ -1,7 +1,8 @@
 """Between text and token ids: chat templates, prompts, stop ids, and the bytes behind every token."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -22,7 +23,22 @@ LONG_TEXT = 4_000
 ChatMessage = dict[str, object]
 """One message as chat templates read it: role, content, and what else the role allows."""
 
+ToolObject = Mapping[str, object]
+"""One tool as OpenAI's API and chat templates write it: {"type": "function", "function": {...}}."""
+
+TAIL = 200
+"""Characters of a rendered prompt's end that go along with its ids."""
+
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class ChatPrompt:
+    """A conversation in the model's own format, ready for the assistant's turn."""
+
+    token_ids: tuple[int, ...]
+    tail: str
+    """The last characters of the rendered text: they tell whether the template opened the thinking."""
 
 
 class TextCodec(Protocol):
@@ -33,8 +49,19 @@ class TextCodec(Protocol):
         """The ids that end a sequence."""
         ...
 
-    async def chat_ids(self, messages: Sequence[ChatMessage], template_kwargs: Mapping[str, object]) -> tuple[int, ...]:
-        """A conversation in the model's own chat format, ready for the assistant's turn.
+    @property
+    def chat_template(self) -> str:
+        """The model's chat template, that for tools where it has several; empty where it has none."""
+        ...
+
+    async def chat_prompt(
+        self,
+        messages: Sequence[ChatMessage],
+        *,
+        tools: Sequence[ToolObject] = (),
+        template_kwargs: Mapping[str, object],
+    ) -> ChatPrompt:
+        """A conversation in the model's own chat format.
 
         Raises:
             ApiError: 400; the model has no chat template, or its template refuses the messages.
@@ -45,8 +72,12 @@ class TextCodec(Protocol):
         """A plain prompt, with the special tokens that the tokeniser puts around any text."""
         ...
 
-    def detokeniser(self) -> Detokeniser:
-        """A fresh one, for one sequence."""
+    def special_ids(self, names: Iterable[str]) -> dict[str, int]:
+        """Those of `names` that are special tokens, which have no text, with their ids."""
+        ...
+
+    def detokeniser(self, shown: frozenset[int] = frozenset()) -> Detokeniser:
+        """A fresh one, for one sequence; the special tokens among `shown` are written by their names."""
         ...
 
     def text_of(self, token_ids: Sequence[int]) -> str:
@@ -90,7 +121,21 @@ class HfCodec:
         """See TextCodec: those of the tokeniser, config.json and generation_config.json together."""
         return self._stop_ids
 
-    async def chat_ids(self, messages: Sequence[ChatMessage], template_kwargs: Mapping[str, object]) -> tuple[int, ...]:
+    @property
+    def chat_template(self) -> str:
+        """See TextCodec."""
+        template = self._hf.chat_template
+        if isinstance(template, dict):
+            template = template.get("tool_use", template.get("default"))
+        return str(template or "")
+
+    async def chat_prompt(
+        self,
+        messages: Sequence[ChatMessage],
+        *,
+        tools: Sequence[ToolObject] = (),
+        template_kwargs: Mapping[str, object],
+    ) -> ChatPrompt:
         """See TextCodec."""
         if not self._hf.chat_template:
             raise bad_request("The model has no chat template; use /v1/completions.", code="no_chat_template")
@@ -98,7 +143,7 @@ class HfCodec:
             if name in _RESERVED:
                 raise bad_request(f"{name} cannot be set by a request.", param=f"chat_template_kwargs.{name}")
         length = sum(len(str(message.get("content"))) for message in messages)
-        return await self._work(length, lambda: self._encode(self._render(messages, template_kwargs), special=False))
+        return await self._work(length, lambda: self._chat_prompt(messages, tools, template_kwargs))
 
     async def prompt_ids(self, text: str) -> tuple[int, ...]:
         """See TextCodec."""
@@ -107,11 +152,19 @@ class HfCodec:
         special = bos is None or not text.startswith(bos)
         return await self._work(len(text), lambda: self._encode(text, special=special))
 
-    def detokeniser(self) -> Detokeniser:
+    def special_ids(self, names: Iterable[str]) -> dict[str, int]:
         """See TextCodec."""
+        ids = ((name, self._backend.token_to_id(name)) for name in names)
+        return {name: id for name, id in ids if id in self._special_ids}
+
+    def detokeniser(self, shown: frozenset[int] = frozenset()) -> Detokeniser:
+        """See TextCodec."""
+        names = {id: self.token_bytes(id).decode() for id in shown & self._special_ids}
         if self._byte_level:
-            return ByteLevelDetokeniser(lambda token_id: b"" if self._silent(token_id) else self.token_bytes(token_id))
-        return WindowDetokeniser(self.text_of, frozenset(self._byte_ids), self._silent)
+            return ByteLevelDetokeniser(
+                lambda id: b"" if self._silent(id) and id not in names else self.token_bytes(id)
+            )
+        return WindowDetokeniser(self.text_of, frozenset(self._byte_ids), self._silent, names)
 
     def text_of(self, token_ids: Sequence[int]) -> str:
         """See TextCodec."""
@@ -140,10 +193,19 @@ class HfCodec:
         (encoding,) = self._backend.encode_batch_fast([text], add_special_tokens=special)
         return tuple(encoding.ids)
 
-    def _render(self, messages: Sequence[ChatMessage], template_kwargs: Mapping[str, object]) -> str:
+    def _chat_prompt(
+        self, messages: Sequence[ChatMessage], tools: Sequence[ToolObject], template_kwargs: Mapping[str, object]
+    ) -> ChatPrompt:
+        text = self._render(messages, tools, template_kwargs)
+        return ChatPrompt(self._encode(text, special=False), text[-TAIL:])
+
+    def _render(
+        self, messages: Sequence[ChatMessage], tools: Sequence[ToolObject], template_kwargs: Mapping[str, object]
+    ) -> str:
         render: Callable[..., object] = self._hf.apply_chat_template
+        given = {**template_kwargs, "tools": list(tools) or None}
         try:
-            return str(render(list(messages), tokenize=False, add_generation_prompt=True, **template_kwargs))
+            return str(render(list(messages), tokenize=False, add_generation_prompt=True, **given))
         # A template is a program that came with the model: whatever it raises, it raises about the messages.
         except Exception as error:
             raise bad_request(f"The chat template refused the messages: {error}", param="messages") from None

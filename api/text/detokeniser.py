@@ -5,7 +5,7 @@ raises "Invalid prefix" on bytes that are no UTF-8 (seen with tokenizers 0.23).
 """
 
 import codecs
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 REPLACEMENT = "\ufffd"
@@ -51,18 +51,25 @@ class WindowDetokeniser:
     """
 
     def __init__(
-        self, decode: Callable[[Sequence[int]], str], byte_ids: frozenset[int], silent: Callable[[int], bool]
+        self,
+        decode: Callable[[Sequence[int]], str],
+        byte_ids: frozenset[int],
+        silent: Callable[[int], bool],
+        names: Mapping[int, str],
     ) -> None:
-        """`decode` gives the text of several ids, `byte_ids` are those that stand for one byte each, and `silent`
-        tells the ids that have no text."""
+        """`decode` gives the text of several ids, `byte_ids` are those that stand for one byte each, `silent`
+        tells the ids that have no text, and `names` has those of them that are to be written all the same."""
         self._decode = decode
         self._byte_ids = byte_ids
         self._silent = silent
+        self._names = names
         self._before: list[int] = []
         self._before_length = 0
         self._held: list[int] = []
 
     def feed(self, token_id: int) -> str:
+        if token_id in self._names:
+            return self._release(final=True) + self._names[token_id]
         if self._silent(token_id):
             return ""
         self._held.append(token_id)
