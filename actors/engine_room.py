@@ -75,7 +75,12 @@ class EngineRoom:
 
     def _life(self, host: Host, facts: ModelFacts) -> Life:
         settings = self._settings
-        budget = kv_budget(facts, keep_mb=settings.cache_memory_mb, keep_fraction=settings.cache_memory_percent)
+        budget = kv_budget(
+            facts,
+            keep_mb=settings.cache_memory_mb,
+            keep_fraction=settings.cache_memory_percent,
+            context_tokens=settings.effective_context_tokens,
+        )
         return Life(
             epoch=self._epoch,
             engine=host,

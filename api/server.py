@@ -112,9 +112,20 @@ async def _say_when_ready(house: House, model_id: str, settings: Settings, liste
     gc.freeze()
     if (found := blas.find(os.environ.get("LD_PRELOAD", ""))) and settings.engine == "process":
         log.info(found.said)
+    _warn_of_a_long_context(settings, house)
     host, port = listener.getsockname()[:2]
     where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     print(f"Troupe serves {model_id} at http://{where}/v1", file=sys.stderr, flush=True)
+
+
+def _warn_of_a_long_context(settings: Settings, house: House) -> None:
+    chosen, facts = settings.effective_context_tokens, house.facts()
+    if chosen and facts and chosen > facts.declared_context_tokens:
+        log.warning(
+            "--effective-context-tokens %d is more than the %d the model was made for: long answers may lose their way",
+            chosen,
+            facts.declared_context_tokens,
+        )
 
 
 async def _obey_signals(house: House, stop: anyio.Event, drain_timeout: float) -> None:

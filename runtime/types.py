@@ -32,7 +32,7 @@ class Sampling:
     """
 
     max_tokens: int
-    """How many tokens the row may produce in all, at least 1."""
+    """How many tokens the row may produce in all, at least 1; with 0 a request ends where its row would begin."""
     stop_ids: frozenset[int] = frozenset()
     """Token ids that end the row (the model's end-of-sequence ids)."""
     temperature: float = 1.0
@@ -56,7 +56,7 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class TokenOutput:
-    """One produced token. Log-probabilities are natural logarithms, of the distribution after penalties and
+    """One token, produced or, in a prompt, scored (ScoredSlice). Log-probabilities are natural logarithms, of the distribution after penalties and
     bias and before temperature and filters; None where the row did not ask."""
 
     token_id: int
@@ -70,6 +70,8 @@ class ModelFacts:
 
     context_tokens: int
     """Tokens a sequence may hold, prompt and output together."""
+    declared_context_tokens: int
+    """The same as the model says it of itself, whatever the operator chose and memory can hold."""
     vocab_size: int
     """Rows of the output distribution: every id fed in or biased must be below it."""
     kv_bytes_per_token: int

@@ -16,6 +16,7 @@ M = TypeVar("M")
 
 FACTS = ModelFacts(
     context_tokens=4096,
+    declared_context_tokens=4096,
     vocab_size=1000,
     kv_bytes_per_token=10,
     batchable=True,

@@ -15,16 +15,20 @@ class KvBudget:
     keep_bytes: int
     """For kept prefixes alone."""
     context_tokens: int
-    """The longest sequence: the model's context, or what the budget can hold."""
+    """The longest sequence: what was chosen, else the model's context, but no more than the budget can hold."""
 
 
-def kv_budget(facts: ModelFacts, *, keep_mb: int | None, keep_fraction: float) -> KvBudget:
+def kv_budget(
+    facts: ModelFacts, *, keep_mb: int | None, keep_fraction: float, context_tokens: int | None = None
+) -> KvBudget:
     """Share out what the weights leave of the device's memory.
 
     Args:
         keep_mb: MiB for kept prefixes, or None for `keep_fraction` of the device's memory.
+        context_tokens: the longest sequence that the operator wants, or None for what the model declares.
     """
+    wanted = context_tokens or facts.context_tokens
     total = max(0, round(facts.memory_bytes * (1 - WORKING_FRACTION)) - facts.weight_bytes)
     keep = round(facts.memory_bytes * keep_fraction) if keep_mb is None else keep_mb << 20
-    holds = total // facts.kv_bytes_per_token if facts.kv_bytes_per_token else facts.context_tokens
-    return KvBudget(total, min(keep, total), max(1, min(facts.context_tokens, holds)))
+    holds = total // facts.kv_bytes_per_token if facts.kv_bytes_per_token else wanted
+    return KvBudget(total, min(keep, total), max(1, min(wanted, holds)))

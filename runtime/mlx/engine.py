@@ -79,6 +79,7 @@ class MlxEngine:
         gc.freeze()  # The libraries and the model are here to stay; collections need not go through them again.
         return ModelFacts(
             context_tokens=self._model.context_tokens,
+            declared_context_tokens=self._model.context_tokens,
             vocab_size=self._model.vocab_size,
             kv_bytes_per_token=sum(map(bytes_per_token, caches)),
             batchable=all(hasattr(cache, "merge") for cache in caches),

@@ -367,3 +367,10 @@ async def test_a_drain_that_takes_too_long_cancels_who_is_left() -> None:
             word = (await hear(replies))["r1"][-1]
             assert isinstance(word, m.Cancelled)
             assert word.cause is CancelCause.SHUTDOWN
+
+
+async def test_the_context_is_what_the_operator_chose_and_what_the_model_declares_stays_known() -> None:
+    async with open_house(settings=Settings(effective_context_tokens=50)) as house:
+        facts = house.facts()
+        assert facts
+        assert (facts.context_tokens, facts.declared_context_tokens) == (50, 4096)

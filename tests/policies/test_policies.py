@@ -270,3 +270,11 @@ def test_a_budget_too_small_for_the_context_shortens_it() -> None:
 
     small = replace(FACTS, memory_bytes=1000, kv_bytes_per_token=10)
     assert kv_budget(small, keep_mb=0, keep_fraction=0.2).context_tokens == 90
+
+
+@pytest.mark.parametrize(("chosen", "tokens"), [(None, 100), (50, 50), (200, 200), (5000, 900)])
+def test_a_chosen_context_beats_the_declared_one_but_not_the_memory(chosen: int | None, tokens: int) -> None:
+    from dataclasses import replace
+
+    facts = replace(FACTS, context_tokens=100, memory_bytes=10_000, kv_bytes_per_token=10)
+    assert kv_budget(facts, keep_mb=0, keep_fraction=0.2, context_tokens=chosen).context_tokens == tokens
