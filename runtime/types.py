@@ -56,8 +56,8 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class TokenOutput:
-    """One token, produced or, in a prompt, scored (ScoredSlice). Log-probabilities are natural logarithms, of the distribution after penalties and
-    bias and before temperature and filters; None where the row did not ask."""
+    """One token, produced, or scored in a prompt (ScoredSlice). Log-probabilities are natural logarithms, of the
+    distribution after penalties and bias and before temperature and filters; None where the row did not ask."""
 
     token_id: int
     logprob: float | None = None

@@ -46,6 +46,13 @@ def fake_output(prompt: Iterable[int], tokens: int) -> list[int]:
     return history[start:]
 
 
+def fake_scored(prefix: Iterable[int], target: int, top: int, vocab_size: int = FACTS.vocab_size) -> TokenOutput:
+    """How likely FakeEngine finds `target` behind `prefix`: most of all what it would say, then the ids above it."""
+    best = fake_token(prefix, vocab_size)
+    likeliest = tuple(((best + place) % vocab_size, -1.0 - place) for place in range(top))
+    return TokenOutput(target, -1.0 - (target - best) % vocab_size, likeliest)
+
+
 @dataclass
 class FakeRow:
     history: list[int]
@@ -75,9 +82,9 @@ class FakeEngine:
                     raise ModelError("there is no model at missing")
                 return c.Loaded(self.facts)
             case c.Prefill(slices):
-                for piece in slices:
-                    self.caches.setdefault(piece.sequence_id, []).extend(piece.token_ids)
-                return c.Prefilled(sum(len(piece.token_ids) for piece in slices), 0.001)
+                scored = [self._prefill(piece) for piece in slices]
+                tokens = sum(len(piece.token_ids) for piece in slices)
+                return c.Prefilled(tokens, 0.001, scored=tuple(filter(None, scored)))
             case c.Join(rows):
                 for row in rows:
                     self._join(row)
@@ -98,6 +105,18 @@ class FakeEngine:
                 return c.MemoryReported(MemoryUsage(1, 2, 3, 4, 100, 0.5))
         return c.Done()
 
+    def _prefill(self, piece: c.PrefillSlice) -> c.ScoredSlice | None:
+        cache = self.caches.setdefault(piece.sequence_id, [])
+        before = len(cache)
+        cache.extend(piece.token_ids)
+        if not piece.targets:
+            return None
+        scored = [
+            fake_scored(cache[: before + place], target, piece.top_logprobs, self.facts.vocab_size)
+            for place, target in enumerate(piece.targets, start=1)
+        ]
+        return c.ScoredSlice(piece.sequence_id, tuple(scored))
+
     def _join(self, row: c.JoinRow) -> None:
         cached = self.caches.pop(row.sequence_id, [])
         assert tuple(cached) == row.history[:-1], "the cache does not hold this row's history"
@@ -110,7 +129,7 @@ class FakeEngine:
             tokens: list[TokenOutput] = []
             finish = None
             while finish is None and len(tokens) < steps:
-                tokens.append(TokenOutput(fake_token(row.history, self.facts.vocab_size)))
+                tokens.append(self._produce(row))
                 row.history.append(tokens[-1].token_id)
                 row.produced += 1
                 if tokens[-1].token_id in row.sampling.stop_ids:
@@ -123,6 +142,12 @@ class FakeEngine:
                     self.finished[sequence_id] = row.history[:-1]
             decoded.append(c.DecodedRow(sequence_id, tuple(tokens), finish))
         return c.Decoded(tuple(decoded), steps if decoded else 0, 0.001)
+
+    def _produce(self, row: FakeRow) -> TokenOutput:
+        token_id = fake_token(row.history, self.facts.vocab_size)
+        if row.sampling.top_logprobs is None:
+            return TokenOutput(token_id)
+        return fake_scored(row.history, token_id, row.sampling.top_logprobs, self.facts.vocab_size)
 
 
 def make_fake_engine(_beat: Beat) -> FakeEngine:

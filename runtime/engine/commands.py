@@ -21,6 +21,10 @@ class PrefillSlice:
 
     sequence_id: SequenceId
     token_ids: tuple[int, ...]
+    targets: tuple[int, ...] = ()
+    """The ids to score: for each of `token_ids` the one that comes behind it. Empty: score none."""
+    top_logprobs: int = 0
+    """How many of the likeliest ids to tell in the place of each target."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +122,22 @@ class SequenceFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class ScoredSlice:
+    """The targets of one PrefillSlice with their log-probabilities: of the model's own distribution, which no
+    setting of the sequence changes."""
+
+    sequence_id: SequenceId
+    targets: tuple[TokenOutput, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Prefilled:
     tokens: int
     """How many prompt tokens the slices held, all together."""
     seconds: float
     """How long the engine took."""
     failed: tuple[SequenceFailed, ...] = ()
+    scored: tuple[ScoredSlice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from runtime.mlx import device, loader, memory
 from runtime.mlx.batch import DecodeBatch, Step
 from runtime.mlx.caches import Caches, beginning, bytes_per_token
 from runtime.mlx.revival import failure_of, revive
+from runtime.mlx.scoring import score
 from runtime.types import KvHandle, ModelFacts, SequenceId
 
 log = logging.getLogger("troupe.engine")
@@ -92,18 +93,21 @@ class MlxEngine:
 
     def _prefill(self, slices: tuple[c.PrefillSlice, ...]) -> c.Prefilled:
         started = time.perf_counter()
-        failed = []
+        failed, scored = [], []
         for piece in slices:
             try:
                 caches = self._prefilled.setdefault(piece.sequence_id, self._new_caches())
-                self._feed(piece.token_ids, caches)
+                if piece.targets:
+                    scored.append(score(piece, self._model.model, caches, self._model.vocab_size))
+                else:
+                    self._feed(piece.token_ids, caches)
             except Exception as error:
                 self._prefilled.pop(piece.sequence_id, None)
                 failed.append(failure_of(piece.sequence_id, error))
             self._beat("prefilling")
         self._tidy()
         tokens = sum(len(piece.token_ids) for piece in slices)
-        return c.Prefilled(tokens, time.perf_counter() - started, tuple(failed))
+        return c.Prefilled(tokens, time.perf_counter() - started, tuple(failed), tuple(scored))
 
     def _feed(self, token_ids: tuple[int, ...], caches: Caches) -> None:
         """Put ids into a cache. Logits are never looked at, so they are never computed."""

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from runtime.engine import hosts
 from runtime.engine.host import Host
 from runtime.errors import EngineFault, ModelError
 from runtime.settings import Settings
-from runtime.types import FinishReason, KvHandle, ModelFacts, Sampling, SequenceId
+from runtime.types import FinishReason, KvHandle, ModelFacts, Sampling, SequenceId, TokenOutput
 from tests.tiny import make_tiny_llama
 
 pytestmark = pytest.mark.anyio
@@ -45,6 +46,18 @@ class Submitter:
 
     async def prefill(self, number: int, ids: tuple[int, ...]) -> c.Result:
         return await self(c.Prefill((c.PrefillSlice(SequenceId(number), ids),)))
+
+    async def score(self, number: int, prompt: tuple[int, ...], *cuts: int, top: int = 0) -> list[TokenOutput]:
+        """Prefill all of `prompt` but its last id, cut into slices at `cuts`; every id but the first, scored."""
+        scored: list[TokenOutput] = []
+        for start, end in pairwise((0, *cuts, len(prompt) - 1)):
+            piece = c.PrefillSlice(SequenceId(number), prompt[start:end], prompt[start + 1 : end + 1], top)
+            result = await self(c.Prefill((piece,)))
+            assert isinstance(result, c.Prefilled)
+            (answer,) = result.scored
+            assert answer.sequence_id == number
+            scored += answer.targets
+        return scored
 
     async def join(self, number: int, prompt: tuple[int, ...], *, keep_kv: bool = False, **sampling: Any) -> None:
         await self(c.Join((row(number, prompt, keep_kv=keep_kv, **sampling),)))
@@ -165,6 +178,69 @@ async def test_chunks_of_a_prompt_make_no_difference(make_host: MakeHost, tiny_m
             await engine.prefill(2, part)
         await engine.join(2, PROMPT)
         assert ids(await engine.decode_to_the_end(), 2) == whole
+
+
+async def test_a_slice_without_targets_is_not_scored(make_host: MakeHost, tiny_model: Path) -> None:
+    async with running(make_host, tiny_model) as engine:
+        result = await engine.prefill(1, PROMPT)
+        assert isinstance(result, c.Prefilled)
+        assert result.scored == ()
+
+
+async def test_each_target_is_scored_beside_the_likeliest_in_its_place(make_host: MakeHost, tiny_model: Path) -> None:
+    async with running(make_host, tiny_model) as engine:
+        scored = await engine.score(1, PROMPT, top=4)
+        assert [each.token_id for each in scored] == list(PROMPT[1:])
+        for each in scored:
+            assert each.logprob is not None
+            assert each.logprob <= each.top_logprobs[0][1] <= 0
+            assert len(each.top_logprobs) == 4
+            values = [logprob for _, logprob in each.top_logprobs]
+            assert values == sorted(values, reverse=True)
+            assert dict(each.top_logprobs).get(each.token_id, each.logprob) == each.logprob
+
+
+async def test_cuts_between_slices_do_not_show_in_the_scores(make_host: MakeHost, tiny_model: Path) -> None:
+    async with running(make_host, tiny_model) as engine:
+        whole = await engine.score(1, PROMPT, top=2)
+        cut = await engine.score(2, PROMPT, 1, 2, 5, top=2)
+        assert [each.token_id for each in cut] == [each.token_id for each in whole]
+        for one, other in zip(cut, whole, strict=True):
+            assert one.logprob == pytest.approx(other.logprob, abs=1e-5)
+            assert [i for i, _ in one.top_logprobs] == [i for i, _ in other.top_logprobs]
+
+
+async def test_a_scored_prompt_goes_on_as_any_other(make_host: MakeHost, tiny_model: Path) -> None:
+    async with running(make_host, tiny_model) as engine:
+        expected = await engine.generate(1, PROMPT)
+        await engine.score(2, PROMPT, 3)
+        await engine.join(2, PROMPT)
+        assert ids(await engine.decode_to_the_end(), 2) == expected
+
+
+async def test_what_was_produced_greedily_scores_as_it_did_then(make_host: MakeHost, tiny_model: Path) -> None:
+    async with running(make_host, tiny_model) as engine:
+        await engine.prefill(1, PROMPT[:-1])
+        await engine.join(1, PROMPT, top_logprobs=1)
+        produced = (await engine.decode_to_the_end())[1].tokens
+        scored = await engine.score(2, PROMPT + tuple(token.token_id for token in produced), top=1)
+        for then, now in zip(produced, scored[len(PROMPT) - 1 :], strict=True):
+            assert now.top_logprobs[0][0] == now.token_id == then.token_id
+            assert now.logprob == pytest.approx(then.logprob, abs=1e-4)
+
+
+async def test_rows_that_run_keep_their_tokens_beside_a_prompt_that_is_scored(
+    make_host: MakeHost, tiny_model: Path
+) -> None:
+    async with running(make_host, tiny_model) as engine:
+        alone = await engine.generate(1, PROMPT, max_tokens=9)
+        await engine.prefill(2, PROMPT[:-1])
+        await engine.join(2, PROMPT, max_tokens=9)
+        first = await engine(c.Decode(2))
+        assert isinstance(first, c.Decoded)
+        await engine.score(3, (90, 91, 92, 93), top=3)
+        rest = await engine.decode_to_the_end()
+        assert [token.token_id for token in first.rows[0].tokens] + ids(rest, 2) == alone
 
 
 async def test_several_steps_in_one_turn_give_the_same_tokens(make_host: MakeHost, tiny_model: Path) -> None:
