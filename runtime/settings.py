@@ -1,13 +1,14 @@
 """Every setting, defined once: flag, environment variable, TOML key, help text and docs/settings.md follow."""
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, MinLen
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from runtime.errors import SettingsError
@@ -37,7 +38,13 @@ def _split(value: object) -> object:
     return tuple(filter(None, (part.strip() for part in value.split(",")))) if isinstance(value, str) else value
 
 
-Words = Annotated[tuple[str, ...], BeforeValidator(_split)]
+def _is_origin(word: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s*]+", word):
+        raise ValueError(f"{word!r} is not an origin such as https://chat.example: no path, no *")
+    return word
+
+
+Origins = Annotated[tuple[Annotated[str, AfterValidator(_is_origin)], ...], BeforeValidator(_split)]
 
 
 class Settings(BaseModel):
@@ -67,7 +74,7 @@ class Settings(BaseModel):
     rate_limit: Annotated[int, Ge(0)] = Field(
         0, title="Server", description="requests per minute and client (its key, else its address); 0 is no limit"
     )
-    cors_origins: Words = Field(
+    cors_origins: Origins = Field(
         (), title="Server", description="origins whose web pages may call the server, with commas between them"
     )
     enable_metrics: bool = Field(False, title="Server", description="Prometheus metrics at /metrics, without a key")

@@ -38,6 +38,8 @@ def test_an_alias_is_the_same_setting(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"memory_action": "panic"}, "memory_action"),
         ({"max_thinking_tokens": "5"}, "max_thinking_tokens needs reasoning_parser"),
         ({"tool_call_parser": "parrot"}, "tool_call_parser"),
+        ({"cors_origins": "https://a.example/"}, "cors_origins.0: 'https://a.example/' is not an origin"),
+        ({"cors_origins": "*"}, "is not an origin"),
         ({"colour": "red"}, "colour: Extra inputs are not permitted"),
     ],
 )
