@@ -3,6 +3,7 @@
 import logging
 import secrets
 import time
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
@@ -15,6 +16,7 @@ from hypercorn.typing import (
     ASGISendEvent,
     Scope,
 )
+from quart import request
 
 from api.exchange import Exchange
 
@@ -22,6 +24,9 @@ log = logging.getLogger("troupe.access")
 
 CLIENT_LEFT = 499
 """What the log says of a call whose reply was not sent to its end (nginx's number)."""
+
+NO_WEBSOCKETS = 1000
+"""The code of a refusal; before the handshake a server makes it a 403."""
 
 LAST_SEND_S = 5.0
 """How long the last bytes of a reply may take once nobody waits for them any more."""
@@ -37,6 +42,8 @@ class Call:
     method: str
     path: str
     id: str = field(default_factory=lambda: secrets.token_hex(12))
+    route: str | None = None
+    """The template of the route that took it, such as /v1/models/<path:model_id>; None if none did."""
     exchange: Exchange | None = None
     """Set by the route, if it asks for tokens."""
     started_at: float = field(default_factory=time.monotonic)
@@ -47,9 +54,29 @@ class Call:
     complete: bool = False
     """Whether the last byte of the reply was handed to the server."""
 
+    @property
+    def outcome(self) -> int:
+        """The status, or 499 where the client did not wait for all of the reply."""
+        return self.status if self.complete else CLIENT_LEFT
+
+    @property
+    def lasted_s(self) -> float:
+        """From its arrival until now."""
+        return time.monotonic() - self.started_at
+
+    @property
+    def first_byte_s(self) -> float | None:
+        """From arrival to the first byte of the reply's body; None if there was none."""
+        return self.first_body_at - self.started_at if self.first_body_at else None
+
 
 current_call: ContextVar[Call] = ContextVar("current_call")
 """The call that the running task works for."""
+
+
+def note_route() -> None:
+    """Quart's hook before every request: the one place that knows the route."""
+    current_call.get().route = request.url_rule.rule if request.url_rule else None
 
 
 class CallKeeper:
@@ -59,10 +86,15 @@ class CallKeeper:
     response whose body was never started runs no `finally` of its own.
     """
 
-    def __init__(self, app: ASGIFramework) -> None:
+    def __init__(self, app: ASGIFramework, observers: Sequence[Callable[[Call], None]] = ()) -> None:
         self._app = app
+        self._observers = (_log, *observers)
+        """Each is told of every call at its end."""
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": NO_WEBSOCKETS, "reason": None})
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -76,7 +108,8 @@ class CallKeeper:
         finally:
             if call.exchange:
                 call.exchange.leave()
-            _log(call)
+            for observe in self._observers:
+                observe(call)
 
 
 def _watched_receive(call: Call, receive: ASGIReceiveCallable) -> ASGIReceiveCallable:
@@ -130,12 +163,10 @@ async def _send_last(call: Call, send: ASGISendCallable, event: ASGISendEvent) -
 
 def _log(call: Call) -> None:
     """One line, without content and without keys."""
-    now = time.monotonic()
-    line = f"{call.id} {call.method} {call.path[:200]!a} {call.status if call.complete else CLIENT_LEFT}"
-    line += f" {now - call.started_at:.3f}s"
-    if call.first_body_at:
-        line += f" first={call.first_body_at - call.started_at:.3f}s"
+    line = f"{call.id} {call.method} {call.path[:200]!a} {call.outcome} {call.lasted_s:.3f}s"
+    if call.first_byte_s is not None:
+        line += f" first={call.first_byte_s:.3f}s"
     if call.exchange:
-        usage = call.exchange.usage
+        usage = call.exchange.cost
         line += f" prompt={usage.prompt_tokens} cached={usage.cached_tokens} completion={usage.completion_tokens}"
     log.info(line)

@@ -1,16 +1,19 @@
 """POST /v1/chat/completions."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, assert_never
 
 from quart import Blueprint, Response
 
 from api.answer import Json, answer
 from api.body import read_body
+from api.choices import ChoicesWriter, new_id
 from api.context import ApiContext
+from api.conversation import Conversations
 from api.exchange import ChoiceEvent
 from api.logprobs import chat_logprobs
+from api.parsers.parts import CallArguments, CallClosed, CallOpened, Content, Part, Thinking
 from api.schema.chat import ChatBody
 from api.text.codec import TextCodec
 
@@ -18,50 +21,102 @@ from api.text.codec import TextCodec
 def chat_routes(context: ApiContext) -> Blueprint:
     """The next turn of a conversation."""
     routes = Blueprint("chat", __name__)
+    conversations = Conversations(context)
 
     @routes.post("/v1/chat/completions")
     async def create() -> Response:
         arrived_at = context.desk.now()
         body = await read_body(ChatBody)
         context.check_model(body.model)
-        messages = [message.for_template() for message in body.messages]
-        prompt = await context.codec.chat_prompt(messages, template_kwargs=body.chat_template_kwargs)
-        return await answer(context, body, [prompt.token_ids], ChatFormat(context.codec), arrived_at=arrived_at)
+        writer = ChatWriter(
+            id=new_id("chatcmpl"),
+            model=context.model_id,
+            n=body.n,
+            include_usage=body.include_usage,
+            codec=context.codec,
+        )
+        return await answer(context, await conversations.question(body, arrived_at=arrived_at), writer)
 
     return routes
 
 
-@dataclass(frozen=True, slots=True)
-class ChatFormat:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatWriter(ChoicesWriter):
     """OpenAI's chat.completion and chat.completion.chunk."""
 
     codec: TextCodec
-    prefix: ClassVar[str] = "chatcmpl"
+
     whole_object: ClassVar[str] = "chat.completion"
     chunk_object: ClassVar[str] = "chat.completion.chunk"
 
-    def opening(self, index: int) -> Json:
-        """See Format: who speaks."""
+    def first(self, index: int) -> Json:
+        """See ChoicesWriter: who speaks."""
         return _chunk(index, {"role": "assistant", "content": ""})
 
-    def news(self, event: ChoiceEvent) -> Iterator[Json]:
-        """See Format: the end of a choice is a chunk of its own, with an empty delta."""
-        if event.text or event.scored:
-            yield _chunk(event.index, {"content": event.text}, logprobs=chat_logprobs(event.scored, self.codec))
-        if event.finish_reason:
-            yield _chunk(event.index, {}, finish_reason=event.finish_reason)
+    def chunks(self, event: ChoiceEvent) -> Iterator[Json]:
+        """See ChoicesWriter: log-probabilities come with the first delta, and the end of a choice is a chunk of its
+        own, with an empty delta."""
+        deltas = [delta for part in event.parts if (delta := _delta(part))]
+        logprobs = chat_logprobs(event.scored, self.codec)
+        if logprobs and not deltas:
+            deltas = [{"content": ""}]
+        for delta in deltas:
+            yield _chunk(event.index, delta, logprobs=logprobs)
+            logprobs = None
+        if event.ending:
+            yield _chunk(event.index, {}, finish_reason=event.ending.reason)
 
-    def whole(self, event: ChoiceEvent) -> Json:
-        """See Format."""
+    def choice(self, event: ChoiceEvent) -> Json:
+        """See ChoicesWriter."""
         return {
             "index": event.index,
-            "message": {"role": "assistant", "content": event.text},
+            "message": _message(event.parts),
             "logprobs": chat_logprobs(event.scored, self.codec),
-            "finish_reason": event.finish_reason,
+            "finish_reason": event.ending.reason if event.ending else None,
         }
 
 
-def _chunk(
-    index: int, delta: dict[str, str], *, logprobs: Json | None = None, finish_reason: str | None = None
-) -> Json:
+def _message(parts: Sequence[Part]) -> Json:
+    """The assistant's turn: with calls, content that is nothing but blanks is none."""
+    content = "".join(part.text for part in parts if isinstance(part, Content))
+    thinking = "".join(part.text for part in parts if isinstance(part, Thinking))
+    calls = [_call(part, parts) for part in parts if isinstance(part, CallOpened)]
+    message: Json = {"role": "assistant", "content": None if calls and not content.strip() else content}
+    if thinking:
+        message |= _thinking(thinking)
+    return message | {"tool_calls": calls} if calls else message
+
+
+def _call(opened: CallOpened, parts: Sequence[Part]) -> Json:
+    pieces = (part.text for part in parts if isinstance(part, CallArguments) and part.index == opened.index)
+    return {
+        "id": opened.id,
+        "type": "function",
+        "function": {"name": opened.name, "arguments": "".join(pieces)},
+    }
+
+
+def _thinking(text: str) -> Json:
+    """Clients read it under either name."""
+    return {"reasoning": text, "reasoning_content": text}
+
+
+def _delta(part: Part) -> Json | None:
+    match part:
+        case Thinking(text):
+            return _thinking(text)
+        case Content(text):
+            return {"content": text}
+        case CallOpened(index, id, name):
+            function = {"name": name, "arguments": ""}
+            return {"tool_calls": [{"index": index, "id": id, "type": "function", "function": function}]}
+        case CallArguments(index, text):
+            return {"tool_calls": [{"index": index, "function": {"arguments": text}}]}
+        case CallClosed():
+            return None
+        case _:
+            assert_never(part)
+
+
+def _chunk(index: int, delta: Json, *, logprobs: Json | None = None, finish_reason: str | None = None) -> Json:
     return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}

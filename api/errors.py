@@ -1,13 +1,14 @@
 """What goes wrong and what a client is told: one error type, and one table for everything else that can happen.
 
-Envelope and types are OpenAI's: {"error": {"message", "type", "param", "code"}}.
+Envelope and types are OpenAI's: {"error": {"message", "type", "param", "code"}}; on Anthropic's routes they are
+Anthropic's: {"type": "error", "error": {"type", "message"}}.
 """
 
 import logging
 import math
 
 import orjson
-from quart import Response, current_app
+from quart import Response, current_app, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from actors.messages import Cancelled, Failed, Rejected
@@ -17,6 +18,17 @@ from runtime.types import CancelCause, RejectReason
 log = logging.getLogger("troupe.api")
 
 _TYPES = {401: "authentication_error", 429: "rate_limit_error"}
+
+_ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+"""By https://docs.anthropic.com/en/api/errors; other statuses are the client's doing or the server's."""
 
 _REJECTED = {
     RejectReason.QUEUE_FULL: (429, "The queue is full; try again later."),
@@ -67,6 +79,11 @@ class ApiError(TroupeError):
     def envelope(self) -> dict[str, dict[str, str | None]]:
         return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
 
+    def anthropic_envelope(self) -> dict[str, object]:
+        """The same in Anthropic's words."""
+        kind = _ANTHROPIC_TYPES.get(self.status, "api_error" if self.status >= 500 else "invalid_request_error")
+        return {"type": "error", "error": {"type": kind, "message": self.message}}
+
 
 def bad_request(message: str, *, param: str | None = None, code: str | None = None) -> ApiError:
     """A 400; `param` is the path of the field at fault, such as `messages.0.content`."""
@@ -105,8 +122,13 @@ def of_exception(error: Exception) -> ApiError:
 async def respond(error: Exception) -> Response:
     """Quart's error handler for everything: the envelope, never a page and never a traceback."""
     problem = of_exception(error)
-    body = orjson.dumps(problem.envelope())
+    body = orjson.dumps(problem.anthropic_envelope() if speaks_anthropic(request.path) else problem.envelope())
     return current_app.response_class(body, problem.status, problem.headers, mimetype="application/json")
+
+
+def speaks_anthropic(path: str) -> bool:
+    """Whether the clients of this path are Anthropic's."""
+    return path == "/v1/messages" or path.startswith("/v1/messages/")
 
 
 def _retry_after(seconds: float) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import assert_never
+from typing import Literal, assert_never
 
 from actors.desk import FrontDesk
 from actors.messages import (
@@ -11,6 +11,7 @@ from actors.messages import (
     Failed,
     Finished,
     PrefillAdvanced,
+    PromptScored,
     Rejected,
     Reply,
     Request,
@@ -19,7 +20,8 @@ from actors.messages import (
 )
 from actors.replies import Replies
 from api.errors import of_last_word
-from api.text.choice import ChoiceText, ScoredToken
+from api.parsers.parts import Part, joined
+from api.text.choice import PLAIN, ChoiceText, Reading, ScoredToken
 from api.text.codec import TextCodec
 from runtime.types import CancelCause, FinishReason, RequestId, Sampling, TokenOutput
 
@@ -34,6 +36,7 @@ class Order:
     stops: Sequence[str]
     report_every: int
     """How many tokens to wait for before there is news of a choice."""
+    reading: Reading = PLAIN
 
     @property
     def choices_per_prompt(self) -> int:
@@ -41,14 +44,34 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
+class Ending:
+    """Why a choice ended."""
+
+    reason: Literal["stop", "length", "tool_calls"]
+    stop_string: str | None = None
+    """The one that was found, if that is why."""
+
+
+@dataclass(frozen=True, slots=True)
 class ChoiceEvent:
-    """News of one choice: more text, its end, or both."""
+    """News of one choice: more parts, its end, or both."""
 
     index: int
-    text: str
+    parts: tuple[Part, ...] = ()
     scored: tuple[ScoredToken, ...] = ()
-    finish_reason: str | None = None
-    """`stop` or `length`; this is its last event then."""
+    ending: Ending | None = None
+    """Set with its last event."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a call cost, in tokens."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    thinking_tokens: int
+    """Those of the completion that were thinking."""
 
 
 @dataclass(slots=True)
@@ -59,6 +82,14 @@ class _Choice:
     prompt_tokens: int
     usage: Usage | None = None
     """What the house says it cost, from the last word on."""
+
+    def ending(self, reason: FinishReason | None) -> Ending | None:
+        """How it ended, given what the engine says of it."""
+        if self.text.stopped:
+            return Ending("stop", self.text.stop_string)
+        if reason is FinishReason.LENGTH:
+            return Ending("length")
+        return Ending("tool_calls" if self.text.called else "stop") if reason else None
 
 
 class Exchange:
@@ -76,7 +107,8 @@ class Exchange:
         for index in range(len(order.samplings)):
             request_id = RequestId(f"{exchange_id}-{index}")
             prompt = order.prompts[index // order.choices_per_prompt]
-            self._choices[request_id] = _Choice(index, request_id, ChoiceText(codec, order.stops), len(prompt))
+            text = ChoiceText(codec, order.stops, order.reading)
+            self._choices[request_id] = _Choice(index, request_id, text, len(prompt))
         self._open: set[RequestId] = set()
         """Requests that may still be running."""
 
@@ -107,13 +139,14 @@ class Exchange:
         return None
 
     @property
-    def usage(self) -> Usage:
+    def cost(self) -> Cost:
         """What it cost so far: each prompt counts once, and what of it was cached by its first choice's account."""
         first = [c for c in self._choices.values() if c.index % self.order.choices_per_prompt == 0]
-        return Usage(
+        return Cost(
             prompt_tokens=sum(choice.prompt_tokens for choice in first),
             cached_tokens=sum(choice.usage.cached_tokens for choice in first if choice.usage),
             completion_tokens=sum(choice.text.tokens for choice in self._choices.values()),
+            thinking_tokens=sum(choice.text.thinking_tokens for choice in self._choices.values()),
         )
 
     def leave(self) -> None:
@@ -138,7 +171,7 @@ class Exchange:
     def _event(self, reply: Reply) -> ChoiceEvent | None:
         choice = self._choices[reply.request_id]
         match reply:
-            case Accepted() | PrefillAdvanced():
+            case Accepted() | PrefillAdvanced() | PromptScored():
                 return None
             case TokensDecoded(tokens=tokens):
                 return self._news(choice, tokens, None)
@@ -166,9 +199,7 @@ class Exchange:
             pieces.append(choice.text.finish())
         if choice.text.stopped:
             self._desk.cancel(choice.request_id, CancelCause.STOP_STRING)
-            finish_reason = FinishReason.STOP
-        text = "".join(piece.text for piece in pieces)
+        parts = joined(part for piece in pieces for part in piece.parts)
         scored = tuple(token for piece in pieces for token in piece.scored)
-        if not text and not scored and not finish_reason:
-            return None
-        return ChoiceEvent(choice.index, text, scored, finish_reason.value if finish_reason else None)
+        ending = choice.ending(finish_reason)
+        return ChoiceEvent(choice.index, parts, scored, ending) if parts or scored or ending else None

@@ -1,6 +1,7 @@
 """From the fields of a body to the sampling settings of each of its rows."""
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import replace
 
 from api.context import ApiContext
@@ -12,7 +13,9 @@ SEEDS = 1 << 63
 """Seeds are taken modulo this, so that they fit any integer type on their way."""
 
 
-def samplings(body: GenerationBody, prompts: list[tuple[int, ...]], context: ApiContext) -> list[Sampling]:
+def samplings(
+    body: GenerationBody, prompts: Sequence[tuple[int, ...]], context: ApiContext, *, grammar: str = ""
+) -> list[Sampling]:
     """One for each choice: `body.n` for the first prompt, then as many for the next.
 
     Choices of one prompt differ by their seeds: the i-th has the body's seed plus i.
@@ -22,7 +25,7 @@ def samplings(body: GenerationBody, prompts: list[tuple[int, ...]], context: Api
     """
     check_prompts(body, prompts, context)
     seed = secrets.randbelow(SEEDS) if body.seed is None else body.seed
-    base = _base(body, context)
+    base = replace(_base(body, context), grammar=grammar)
     asked = body.asked_tokens or context.settings.max_tokens
     return [
         replace(base, max_tokens=min(asked, context.facts().context_tokens - len(prompt)), seed=(seed + choice) % SEEDS)
@@ -57,7 +60,7 @@ def _first(*values: float | None) -> float:
     return next(value for value in values if value is not None)
 
 
-def check_prompts(body: GenerationBody, prompts: list[tuple[int, ...]], context: ApiContext) -> None:
+def check_prompts(body: GenerationBody, prompts: Sequence[tuple[int, ...]], context: ApiContext) -> None:
     """Raises ApiError, a 400, if a prompt cannot be served, or if there are more choices than may ever be inside."""
     most = context.settings.credits
     if len(prompts) * body.n > most:

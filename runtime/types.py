@@ -52,6 +52,8 @@ class Sampling:
     """(token id, bias) pairs, ids within the vocabulary: MLX does not check them, and a bad one is a SIGSEGV."""
     top_logprobs: int | None = None
     """None: no log-probabilities; n: those of the chosen token and of the n likeliest."""
+    grammar: str = ""
+    """What the output must spell, as llguidance reads it; empty where it is free."""
 
 
 @dataclass(frozen=True, slots=True)

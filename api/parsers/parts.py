@@ -1,7 +1,8 @@
 """What an assistant's turn is made of, in the order it comes: thinking, content, and calls of tools."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import groupby
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +55,21 @@ class Tool:
     description: str | None = None
     parameters: Mapping[str, object] = field(default_factory=dict)
     """A JSON schema of an object; an empty one takes any object."""
+
+
+def joined(parts: Iterable[Part]) -> tuple[Part, ...]:
+    """The same parts, with neighbours of one kind in one."""
+    found: list[Part] = []
+    for (kind, index), alike in groupby(parts, lambda part: (type(part), getattr(part, "index", None))):
+        if kind is CallOpened or kind is CallClosed:
+            found += alike
+        else:
+            text = "".join(part.text for part in alike if isinstance(part, Thinking | Content | CallArguments))
+            found.append(_of_kind(kind, index, text))
+    return tuple(found)
+
+
+def _of_kind(kind: type[Part], index: int | None, text: str) -> Part:
+    if index is not None:
+        return CallArguments(index, text)
+    return Thinking(text) if kind is Thinking else Content(text)

@@ -2,12 +2,12 @@
 
 from typing import Annotated, ClassVar, Literal
 
-import orjson
-from annotated_types import Ge, Le, MinLen
-from pydantic import BeforeValidator, Field, model_validator
+from annotated_types import Ge, Le, MaxLen, MinLen
+from pydantic import AliasChoices, BeforeValidator, Field, model_validator
 
 from api.schema.base import Body, at_most, wrong
 from api.schema.generation import GenerationBody
+from api.schema.tools import FunctionTool, ToolCall, ToolChoice, ToolChoiceField, Tools
 
 IMAGE_PARTS = frozenset({"image", "image_url", "input_image"})
 
@@ -23,7 +23,7 @@ def _joined(content: object) -> object:
 
 def _part_text(part: object, *, at: str) -> str:
     match part:
-        case {"type": "text", "text": str(text), **rest} if not rest:
+        case {"type": "text", "text": str(text), **rest} if rest.keys() <= {"cache_control"}:
             return text
         case {"type": "text"}:
             raise wrong('must be {"type": "text", "text": a string}', at=at)
@@ -35,31 +35,6 @@ def _part_text(part: object, *, at: str) -> str:
             raise wrong("must be an object with a type", at=at)
 
 
-def _arguments(text: object) -> object:
-    """Arguments travel as JSON text, and templates want the object; models write nothing for no arguments."""
-    try:
-        if isinstance(text, str):
-            return orjson.loads(text or "{}")
-    except orjson.JSONDecodeError as error:
-        raise wrong(f"must be a JSON object in a string: {error}") from None
-    raise wrong("must be a JSON object in a string")
-
-
-class CalledFunction(Body):
-    """What the assistant called."""
-
-    name: str
-    arguments: Annotated[dict[str, object], BeforeValidator(_arguments)]
-
-
-class ToolCall(Body):
-    """A call that the assistant made earlier in the conversation."""
-
-    id: str
-    type: Literal["function"]
-    function: CalledFunction
-
-
 class Message(Body):
     """One turn of the conversation."""
 
@@ -68,37 +43,51 @@ class Message(Body):
     name: str | None = None
     tool_calls: Annotated[list[ToolCall], at_most(1_000)] = Field(default_factory=list)
     tool_call_id: str | None = None
+    reasoning_content: str | None = Field(None, validation_alias=AliasChoices("reasoning_content", "reasoning"))
+    """What the assistant thought before it said this."""
+    annotations: list[object] | None = None
+    """Sent back by clients that keep whole replies; there are none to tell the model of."""
 
-    not_yet: ClassVar[frozenset[str]] = frozenset({"audio", "function_call", "refusal", "reasoning"})
+    not_yet: ClassVar[frozenset[str]] = frozenset({"audio", "function_call", "refusal"})
 
     @model_validator(mode="after")
     def _fits_its_role(self) -> "Message":
-        if self.content is None and not self.tool_calls:
+        if self.content is None and not self.tool_calls and self.reasoning_content is None:
             raise wrong("is missing", at="content")
-        if self.tool_calls and self.role != "assistant":
-            raise wrong("is for messages of the assistant", at="tool_calls")
+        for field in ("tool_calls", "reasoning_content"):
+            if getattr(self, field) and self.role != "assistant":
+                raise wrong("is for messages of the assistant", at=field)
         if (self.tool_call_id is not None) != (self.role == "tool"):
             raise wrong("belongs to messages of a tool, which must have it", at="tool_call_id")
         return self
 
     def for_template(self) -> dict[str, object]:
         """As chat templates read it: `developer` is the newer name of `system`."""
-        fields = self.model_dump(exclude_defaults=True)
+        fields = self.model_dump(exclude_defaults=True, exclude={"annotations"})
         role = "system" if self.role == "developer" else self.role
         return {**fields, "role": role, "content": self.content or ""}
 
 
-class ResponseFormat(Body):
+class JsonSchema(Body):
     """What the answer must look like."""
 
-    type: str
+    name: str = ""
+    description: str | None = None
+    schema_: dict[str, object] = Field(alias="schema")
+    strict: bool | None = None
+    """It is enforced, whatever this says."""
 
-    not_yet: ClassVar[frozenset[str]] = frozenset({"json_schema"})
+
+class ResponseFormat(Body):
+    """The form of the answer: enforced while it is written."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
 
     @model_validator(mode="after")
-    def _text_only(self) -> "ResponseFormat":
-        if self.type != "text":
-            raise wrong(f"{self.type[:40]!r} is not supported yet, only 'text' is", at="type")
+    def _has_its_schema(self) -> "ResponseFormat":
+        if (self.json_schema is not None) != (self.type == "json_schema"):
+            raise wrong("belongs to the type json_schema, which must have it", at="json_schema")
         return self
 
 
@@ -110,17 +99,8 @@ class ChatBody(GenerationBody):
         "audio",
         "function_call",
         "functions",
-        "modalities",
         "moderation",
-        "parallel_tool_calls",
         "prediction",
-        "prompt_cache_key",
-        "prompt_cache_retention",
-        "reasoning_effort",
-        "safety_identifier",
-        "tool_choice",
-        "tools",
-        "verbosity",
         "web_search_options",
     }
 
@@ -129,9 +109,20 @@ class ChatBody(GenerationBody):
     """The newer name of max_tokens."""
     logprobs: bool = False
     top_logprobs: Annotated[int, Ge(0), Le(20)] | None = None
+    tools: Tools = Field(default_factory=list)
+    tool_choice: ToolChoiceField = ToolChoice("auto")
+    parallel_tool_calls: bool = True
+    """Whether a wanted call may be more than one."""
     response_format: ResponseFormat | None = None
     chat_template_kwargs: dict[str, object] = Field(default_factory=dict)
     """Handed to the model's chat template as they are."""
+    reasoning_effort: Annotated[str, MaxLen(40)] | None = None
+    """Handed to the chat template, too; `none` also asks it for no thinking at all."""
+    modalities: list[Literal["text"]] | None = None
+    verbosity: Literal["medium"] | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+    safety_identifier: str | None = None
 
     @model_validator(mode="after")
     def _fits_together(self) -> "ChatBody":
@@ -139,6 +130,19 @@ class ChatBody(GenerationBody):
             raise wrong("is only allowed with logprobs", at="top_logprobs")
         if self.max_tokens and self.max_completion_tokens and self.max_tokens != self.max_completion_tokens:
             raise wrong("differs from max_tokens, which is its older name", at="max_completion_tokens")
+        return self
+
+    @model_validator(mode="after")
+    def _tools_are_known(self) -> "ChatBody":
+        names = [tool.function.name for tool in self.tools]
+        for name in names:
+            if names.count(name) > 1:
+                raise wrong(f"hold two functions named {name!r}", at="tools")
+        if self.tool_choice.mode == "required" and not names:
+            raise wrong("needs tools", at="tool_choice")
+        for name in self.tool_choice.only or ():
+            if name not in names:
+                raise wrong(f"names the function {name[:64]!r}, which is not among the tools", at="tool_choice")
         return self
 
     @property
@@ -150,3 +154,19 @@ class ChatBody(GenerationBody):
     def top_logprobs_asked(self) -> int | None:
         """See GenerationBody."""
         return (self.top_logprobs or 0) if self.logprobs else None
+
+    @property
+    def offered(self) -> list[FunctionTool]:
+        """The tools that may be called."""
+        if self.tool_choice.mode == "none":
+            return []
+        only = self.tool_choice.only
+        return [tool for tool in self.tools if only is None or tool.function.name in only]
+
+    @property
+    def template_kwargs(self) -> dict[str, object]:
+        """All that the chat template is told beside messages and tools."""
+        if self.reasoning_effort is None:
+            return self.chat_template_kwargs
+        thinking = {"enable_thinking": False} if self.reasoning_effort == "none" else {}
+        return {"reasoning_effort": self.reasoning_effort, **thinking, **self.chat_template_kwargs}

@@ -41,9 +41,7 @@ class GenerationBody(Body):
 
     prompt_field: ClassVar[str]
     """The field that holds the prompt."""
-    not_yet: ClassVar[frozenset[str]] = frozenset(
-        {"repetition_policy_override", "include_diagnostics", "diagnostics_level", "service_tier"}
-    )
+    not_yet: ClassVar[frozenset[str]] = frozenset({"repetition_policy_override"})
 
     model: str = "default"
     temperature: Annotated[float, Ge(0), Le(2)] | None = None
@@ -61,6 +59,10 @@ class GenerationBody(Body):
     repetition_penalty: Annotated[float, Ge(0.01), Le(10)] = 1.0
     stream: bool = False
     stream_options: StreamOptions | None = None
+    include_diagnostics: bool = False
+    """Tell in the reply what the request asked of the server."""
+    diagnostics_level: Literal["basic"] | None = None
+    service_tier: Literal["auto", "default"] | None = None
     user: str | None = None
     metadata: object = None
     store: bool | None = None

@@ -1,12 +1,30 @@
-"""One choice's way from tokens to text: detokenised, cut at stop strings, each log-probability beside its text."""
+"""One choice's way from tokens to the parts of its reply: detokenised, read, cut at stop strings, scores beside it."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from api.parsers.parts import CallClosed, CallOpened, Content, Part, joined
+from api.parsers.plain import PlainReader, Reader
 from api.text.codec import TextCodec
 from api.text.stop_strings import StopStrings
 from runtime.types import TokenOutput
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How the text of a choice is to be read."""
+
+    reader: Callable[[], Reader]
+    """Makes one for each choice."""
+    shown: frozenset[int] = frozenset()
+    """Special ids whose names the reader wants to see."""
+    max_thinking_tokens: int | None = None
+    """Thinking beyond them is content."""
+
+
+PLAIN = Reading(PlainReader)
+"""All text is content."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,64 +38,128 @@ class ScoredToken:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Text that is safe to send, and the scored tokens that are complete with it."""
+    """Parts that are safe to send, and the scored tokens that are complete with them."""
 
-    text: str
+    parts: tuple[Part, ...] = ()
     scored: tuple[ScoredToken, ...] = ()
 
 
 class ChoiceText:
     """Takes the tokens of one sequence as they come; the pieces it gives are its text, in order.
 
-    What may be the beginning of a character or of a stop string is held back, and so are the scored tokens
-    that it belongs to.
+    What may be the beginning of a character, of a marker or of a stop string is held back, and so are the scored
+    tokens that it belongs to. Stop strings are looked for in content only.
     """
 
-    def __init__(self, codec: TextCodec, stops: Sequence[str]) -> None:
+    def __init__(self, codec: TextCodec, stops: Sequence[str], reading: Reading = PLAIN) -> None:
         self._stop_ids = codec.stop_ids
-        self._detokeniser = codec.detokeniser()
+        self._detokeniser = codec.detokeniser(reading.shown)
+        self._reader = reading.reader()
+        self._most_thinking = reading.max_thinking_tokens
         self._stops = StopStrings(stops)
         self._decoded = self._sent = 0
         """Characters that came out of the detokeniser, and those of them that were let through."""
         self._waiting: deque[tuple[ScoredToken, int]] = deque()
         """Scored tokens, each with the number of sent characters that makes it complete."""
+        self._unclosed: set[int] = set()
+        self._calls = 0
         self.tokens = 0
         """How many tokens were taken; those behind a stop string are not."""
+        self.thinking_tokens = 0
+        """How many of them were thinking."""
 
     @property
     def stopped(self) -> bool:
         """Whether a stop string was found: there will be no more text."""
+        return self._stops.found is not None
+
+    @property
+    def stop_string(self) -> str | None:
+        """The stop string that was found."""
         return self._stops.found
+
+    @property
+    def called(self) -> bool:
+        """Whether tools were called, and all calls are complete."""
+        return self._calls > 0 and not self._unclosed
 
     def feed(self, tokens: Sequence[TokenOutput]) -> Piece:
         """Take more tokens; return what is safe to send now."""
-        text = "".join(self._take(token) for token in tokens)
-        self._sent += len(text)
-        return Piece(text, self._complete())
+        parts: list[Part] = []
+        for token in tokens:
+            if not self.stopped:
+                parts += self._take(token)
+        return Piece(joined(parts), self._complete())
 
     def finish(self) -> Piece:
         """There are no more tokens: return all that was held back."""
-        text = self._stops.feed(self._detokeniser.finish()) + self._stops.finish()
-        self._sent += len(text)
+        if self.stopped:
+            return Piece()
+        parts = [*self._read(self._detokeniser.finish()), *self._without_stops(self._reader.finish())]
+        if rest := self._stops.release():
+            parts.append(Content(rest))
+        if not self.stopped:
+            self._sent = self._decoded
         scored = self._complete()
         if not self.stopped:
             scored += tuple(token for token, _ in self._waiting)
             self._waiting.clear()
-        return Piece(text, scored)
+        return Piece(joined(parts), scored)
 
-    def _take(self, token: TokenOutput) -> str:
-        if self.stopped:
-            return ""
+    def _take(self, token: TokenOutput) -> list[Part]:
         self.tokens += 1
         if token.token_id in self._stop_ids:
-            return ""
+            return []
+        self._count_thinking()
         start = self._decoded
         text = self._detokeniser.feed(token.token_id)
-        self._decoded += len(text)
         if token.logprob is not None:
             # A token with no text yet is part of the character that comes next.
-            self._waiting.append((ScoredToken(token, start), max(self._decoded, start + 1)))
-        return self._stops.feed(text)
+            self._waiting.append((ScoredToken(token, start), max(start + len(text), start + 1)))
+        return self._read(text)
+
+    def _count_thinking(self) -> None:
+        if self._reader.thinking:
+            self.thinking_tokens += 1
+            if self._most_thinking is not None and self.thinking_tokens > self._most_thinking:
+                self.thinking_tokens -= 1
+                self._reader.stop_thinking()
+
+    def _read(self, text: str) -> list[Part]:
+        self._decoded += len(text)
+        parts = self._without_stops(self._reader.feed(text))
+        if not self.stopped:
+            self._sent = self._decoded - self._reader.held - self._stops.held
+        return parts
+
+    def _without_stops(self, parts: Iterable[Part]) -> list[Part]:
+        """The parts up to the first stop string, less what may be the beginning of one."""
+        passed: list[Part] = []
+        for part in parts:
+            if self.stopped:
+                break
+            if isinstance(part, Content):
+                passed += self._content(part.text)
+            else:
+                if rest := self._stops.release():
+                    passed.append(Content(rest))
+                passed.append(part)
+                self._note_call(part)
+        return passed
+
+    def _content(self, text: str) -> list[Part]:
+        fed = self._stops.held + len(text)
+        safe = self._stops.feed(text)
+        if self.stopped:
+            self._sent = self._decoded - self._reader.held - (fed - len(safe))
+        return [Content(safe)] if safe else []
+
+    def _note_call(self, part: Part) -> None:
+        if isinstance(part, CallOpened):
+            self._calls += 1
+            self._unclosed.add(part.index)
+        elif isinstance(part, CallClosed):
+            self._unclosed.discard(part.index)
 
     def _complete(self) -> tuple[ScoredToken, ...]:
         """Those whose text has been sent; at a stop string also one that it cut in two."""

@@ -14,8 +14,13 @@ class StopStrings:
         self._stops = [(stop, _fallbacks(stop)) for stop in stops]
         self._matched = [0] * len(stops)
         self._held = ""
-        self.found = False
-        """Whether a stop string is complete; nothing is let through any more."""
+        self.found: str | None = None
+        """The stop string that is complete; nothing is let through any more."""
+
+    @property
+    def held(self) -> int:
+        """How many characters are held back."""
+        return len(self._held)
 
     def feed(self, text: str) -> str:
         """Take more text; return what is certainly before any stop string."""
@@ -24,15 +29,16 @@ class StopStrings:
         held = self._held + text
         for end, character in enumerate(text, start=len(self._held) + 1):
             if length := self._advance(character):
-                self.found, self._held = True, ""
+                self.found, self._held = held[end - length : end], ""
                 return held[: end - length]
         safe = len(held) - max(self._matched, default=0)
         self._held = held[safe:]
         return held[:safe]
 
-    def finish(self) -> str:
-        """There is no more text: return what was held back, which turned out to be no stop string."""
+    def release(self) -> str:
+        """The text ends here, or something else comes between: return what was held back, which is no stop string."""
         rest, self._held = self._held, ""
+        self._matched = [0] * len(self._stops)
         return rest
 
     def _advance(self, character: str) -> int:

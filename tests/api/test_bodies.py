@@ -21,6 +21,8 @@ def tool_call(arguments: object) -> dict[str, object]:
     return {"messages": [{"role": "assistant", "tool_calls": [called]}]}
 
 
+TOOL = {"type": "function", "function": {"name": "f"}}
+
 ARGUMENTS = "messages.0.tool_calls.0.function.arguments"
 
 BAD_CHATS: list[tuple[dict[str, object], str]] = [
@@ -86,16 +88,28 @@ BAD_CHATS: list[tuple[dict[str, object], str]] = [
     ({"stream": "yes"}, "stream"),
     ({"stream_options": {"include_usage": True}}, "stream_options"),
     ({"stream": True, "stream_options": {"usage": True}}, "stream_options.usage"),
-    ({"response_format": {"type": "json_object"}}, "response_format.type"),
-    ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format.json_schema"),
+    ({"response_format": {"type": "xml"}}, "response_format.type"),
+    ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+    ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format.json_schema.schema"),
+    ({"response_format": {"type": "json_object", "json_schema": {"schema": {}}}}, "response_format.json_schema"),
+    ({"tools": [{"type": "custom", "custom": {"name": "f"}}]}, "tools.0.type"),
+    ({"tools": [{"type": "function"}]}, "tools.0.function"),
+    ({"tools": [{"type": "function", "function": {"name": "no spaces"}}]}, "tools.0.function.name"),
+    ({"tools": [TOOL, TOOL]}, "tools"),
+    ({"tools": [TOOL] * 513}, "tools"),
+    ({"tools": [TOOL], "tool_choice": "maybe"}, "tool_choice"),
+    ({"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "g"}}}, "tool_choice"),
+    ({"tool_choice": "required"}, "tool_choice"),
+    ({"verbosity": "high"}, "verbosity"),
+    ({"modalities": ["text", "audio"]}, "modalities.1"),
+    ({"diagnostics_level": "deep"}, "diagnostics_level"),
     ({"chat_template_kwargs": []}, "chat_template_kwargs"),
     ({"chat_template_kwargs": {"chat_template": "x"}}, "chat_template_kwargs.chat_template"),
     ({"prompt": "Hi"}, "prompt"),
     ({"x" * 1000: 1}, "x" * 100),
 ]
 
-NOT_YET = ["tools", "tool_choice", "parallel_tool_calls", "functions", "function_call", "reasoning_effort", "audio"]
-NOT_YET += ["modalities", "prediction", "repetition_policy_override", "include_diagnostics", "diagnostics_level"]
+NOT_YET = ["functions", "function_call", "audio", "prediction", "web_search_options", "repetition_policy_override"]
 
 BAD_COMPLETIONS: list[tuple[dict[str, object], str]] = [
     ({"prompt": ""}, "prompt"),

@@ -61,6 +61,7 @@ async def test_a_whole_reply_is_a_chat_completion(app: Quart, desk: FakeDesk) ->
             "completion_tokens": said,
             "total_tokens": prompt + said,
             "prompt_tokens_details": {"cached_tokens": 0},
+            "completion_tokens_details": {"reasoning_tokens": 0},
         },
     }
 

@@ -153,9 +153,9 @@ async def test_an_unknown_field(app: Quart) -> None:
 
 
 async def test_a_field_that_is_not_honoured_yet(app: Quart) -> None:
-    error = await error_of(app, lambda client: client.chat.completions.create(model="m", messages=HI, tools=[]))
+    error = await error_of(app, lambda client: client.chat.completions.create(model="m", messages=HI, functions=[]))
     assert isinstance(error, openai.BadRequestError)
-    assert "tools: is not supported yet" in error.message
+    assert "functions: is not supported yet" in error.message
 
 
 async def test_a_prompt_that_is_too_long(app: Quart) -> None:

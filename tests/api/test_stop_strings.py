@@ -7,19 +7,20 @@ from hypothesis import strategies as st
 from api.text.stop_strings import StopStrings
 
 
-def run(stops: list[str], pieces: list[str]) -> tuple[str, bool]:
+def run(stops: list[str], pieces: list[str]) -> tuple[str, str | None]:
     matcher = StopStrings(stops)
     text = "".join(matcher.feed(piece) for piece in pieces)
-    return text + matcher.finish(), matcher.found
+    return text + matcher.release(), matcher.found
 
 
-def before_first_stop(stops: list[str], text: str) -> tuple[str, bool]:
+def before_first_stop(stops: list[str], text: str) -> tuple[str, str | None]:
     """The definition, spelled out: the stop string that is complete first; of several at once, the longest."""
     for end in range(len(text) + 1):
         complete = [stop for stop in stops if text[:end].endswith(stop)]
         if complete:
-            return text[: end - max(map(len, complete))], True
-    return text, False
+            longest = max(complete, key=len)
+            return text[: end - len(longest)], longest
+    return text, None
 
 
 @pytest.mark.parametrize(
@@ -68,7 +69,7 @@ def test_text_behind_a_stop_string_is_ignored() -> None:
     matcher = StopStrings(["."])
     assert matcher.feed("One. Two") == "One"
     assert matcher.feed(" three. Four") == ""
-    assert matcher.finish() == ""
+    assert matcher.release() == ""
     assert matcher.found
 
 

@@ -1,0 +1,90 @@
+"""How OpenAI's two routes for choices write: an envelope around a list of choices, whole or chunk by chunk."""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from api import sse
+from api.answer import Json
+from api.call import current_call
+from api.errors import ApiError
+from api.exchange import ChoiceEvent, Cost
+
+
+def new_id(prefix: str) -> str:
+    """What the reply to the call under way is called."""
+    return f"{prefix}-{current_call.get().id}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChoicesWriter(ABC):
+    """What chat.completion and text_completion have in common; see Writer."""
+
+    id: str
+    model: str
+    n: int
+    """How many choices there are."""
+    include_usage: bool
+    """Whether a stream tells what it cost."""
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    whole_object: ClassVar[str]
+    chunk_object: ClassVar[str]
+
+    @abstractmethod
+    def first(self, index: int) -> Json | None:
+        """What a stream says of a choice before there is news of it."""
+
+    @abstractmethod
+    def chunks(self, event: ChoiceEvent) -> Iterator[Json]:
+        """What a stream says of an event: one choice per chunk."""
+
+    @abstractmethod
+    def choice(self, event: ChoiceEvent) -> Json:
+        """One choice of a whole reply."""
+
+    def whole(self, choices: Sequence[ChoiceEvent], cost: Cost) -> Json:
+        body = self._envelope(self.whole_object, [self.choice(choice) for choice in choices])
+        return body | {"usage": usage(cost)}
+
+    def opening(self) -> Iterator[bytes]:
+        for index in range(self.n):
+            if first := self.first(index):
+                yield self._chunk(first)
+
+    def news(self, event: ChoiceEvent) -> Iterator[bytes]:
+        for choice in self.chunks(event):
+            yield self._chunk(choice)
+
+    def closing(self, cost: Cost) -> Iterator[bytes]:
+        if self.include_usage:
+            yield sse.frame(self._envelope(self.chunk_object, []) | {"usage": usage(cost)})
+        yield sse.DONE
+
+    def failure(self, error: ApiError) -> Iterator[bytes]:
+        yield sse.frame(error.envelope())
+
+    def heartbeat(self) -> bytes:
+        return sse.HEARTBEAT
+
+    def _chunk(self, choice: Json) -> bytes:
+        chunk = self._envelope(self.chunk_object, [choice])
+        if self.include_usage:
+            chunk["usage"] = None
+        return sse.frame(chunk)
+
+    def _envelope(self, kind: str, choices: list[Json]) -> Json:
+        return {"id": self.id, "object": kind, "created": self.created, "model": self.model, "choices": choices}
+
+
+def usage(cost: Cost) -> Json:
+    """What a call cost, in OpenAI's words."""
+    return {
+        "prompt_tokens": cost.prompt_tokens,
+        "completion_tokens": cost.completion_tokens,
+        "total_tokens": cost.prompt_tokens + cost.completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": cost.cached_tokens},
+        "completion_tokens_details": {"reasoning_tokens": cost.thinking_tokens},
+    }

@@ -1,0 +1,100 @@
+"""Tools that a chat offers, calls that were made, and which call is wanted, as OpenAI's API reference has them."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import orjson
+from annotated_types import MaxLen
+from pydantic import BeforeValidator, Field, PlainValidator, StringConstraints
+
+from api.schema.base import Body, at_most, wrong
+
+MOST_TOOLS = 512
+
+ToolName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_.:/-]{1,128}$")]
+"""OpenAI's letters are a-z, A-Z, 0-9, _ and -; some clients' own names have dots, colons and slashes, too."""
+
+
+def _function_only(tool: object) -> object:
+    match tool:
+        case {"type": str(kind)} if kind != "function":
+            raise wrong(f"tools of type {kind[:40]!r} are not supported, only functions are", at="type")
+    return tool
+
+
+class FunctionDefinition(Body):
+    """What the model is told of a function."""
+
+    name: ToolName
+    description: str | None = None
+    parameters: dict[str, object] = Field(default_factory=dict)
+    """A JSON schema of an object; none takes any object."""
+    strict: bool | None = None
+    """Wanted arguments always follow the schema; others are the model's own, whatever this says."""
+
+
+class FunctionTool(Body):
+    """A function that the model may call."""
+
+    type: Literal["function"]
+    function: FunctionDefinition
+
+
+def _arguments(text: object) -> object:
+    """Arguments travel as JSON text, and templates want the object; models write nothing for no arguments."""
+    try:
+        if isinstance(text, str):
+            return orjson.loads(text or "{}")
+    except orjson.JSONDecodeError as error:
+        raise wrong(f"must be a JSON object in a string: {error}") from None
+    raise wrong("must be a JSON object in a string")
+
+
+class CalledFunction(Body):
+    """What the assistant called."""
+
+    name: Annotated[str, MaxLen(1024)]
+    arguments: Annotated[dict[str, object], BeforeValidator(_arguments)]
+
+
+class ToolCall(Body):
+    """A call that the assistant made earlier in the conversation."""
+
+    id: str
+    type: Literal["function"] = "function"
+    function: CalledFunction
+    index: int | None = None
+    """Where it was in a stream; clients send back what they put together."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolChoice:
+    """Whether tools are called."""
+
+    mode: Literal["none", "auto", "required"]
+    only: frozenset[str] | None = None
+    """The names it may be; None for any."""
+
+
+def _tool_choice(value: object) -> ToolChoice:
+    match value:
+        case "none" | "auto" | "required":
+            return ToolChoice(value)
+        case {"type": "function", "function": {"name": str(name)}}:
+            return ToolChoice("required", frozenset({name}))
+        case {"type": "allowed_tools", "allowed_tools": {"mode": "auto" | "required" as mode, "tools": list(tools)}}:
+            return ToolChoice(mode, frozenset(_allowed_name(tool, at=str(at)) for at, tool in enumerate(tools)))
+        case _:
+            raise wrong('must be "none", "auto", "required", or {"type": "function", "function": {"name": a name}}')
+
+
+def _allowed_name(tool: object, *, at: str) -> str:
+    match tool:
+        case {"type": "function", "function": {"name": str(name)}}:
+            return name
+        case _:
+            raise wrong('must be {"type": "function", "function": {"name": a name}}', at=f"allowed_tools.tools.{at}")
+
+
+ToolChoiceField = Annotated[ToolChoice, PlainValidator(_tool_choice)]
+Tools = Annotated[list[Annotated[FunctionTool, BeforeValidator(_function_only)]], at_most(MOST_TOOLS)]
