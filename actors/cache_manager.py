@@ -71,7 +71,7 @@ class CacheManager(Actor[m.CacheWord]):
         self._grant(wish, handle, shared)
 
     def _grant(self, wish: m.LeaseKv, handle: KvHandle | None, shared: int) -> None:
-        self._lookups += 1
+        self._lookups += bool(wish.history)
         usable = usable_tokens(wish.history, shared)
         if handle is None or usable == 0:
             self._scheduler.tell(m.KvLeased(wish.request_id, 0, HitType.MISS, None))

@@ -42,6 +42,13 @@ class Request:
     sink: "ReplySink"
     report_every: int = 1
     """Send tokens on once so many are together; the last ones are always sent."""
+    score_prompt: int | None = None
+    """Say PromptScored before the first token, with so many of the likeliest ids in each place; None: do not."""
+
+    @property
+    def to_score(self) -> bool:
+        """Whether the scores are asked for and the client does not have them from an earlier life."""
+        return self.score_prompt is not None and not self.sink.scored
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,6 +318,7 @@ class LeaseKv:
 
     request_id: RequestId
     history: tuple[int, ...]
+    """The ids that a kept prefix may serve: none of a prompt that is to be scored, all of it has to be computed."""
     total_tokens: int
     """The most tokens it can come to hold, history and output."""
 
@@ -344,6 +352,15 @@ class PrefillAdvanced:
     request_id: RequestId
     done: int
     total: int
+
+
+@dataclass(frozen=True, slots=True)
+class PromptScored:
+    """The prompt's own ids with their log-probabilities: once, before the first token, and never dropped."""
+
+    request_id: RequestId
+    tokens: tuple[TokenOutput, ...]
+    """All of them; the first has no log-probability, because nothing comes before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -390,4 +407,4 @@ class Rejected:
 
 
 LastWord = Finished | Cancelled | Failed | Rejected
-Reply = Accepted | PrefillAdvanced | TokensDecoded | LastWord
+Reply = Accepted | PrefillAdvanced | PromptScored | TokensDecoded | LastWord

@@ -7,9 +7,9 @@ from actors import messages as m
 from actors.base import Actor, Ref
 from actors.policies.chunks import share_out
 from actors.snapshots import PrefillingSequence, PrefillSnapshot
-from runtime.engine.commands import Forget, LoadKv, Prefill, Prefilled, PrefillSlice, SequenceFailed
+from runtime.engine.commands import Forget, LoadKv, Prefill, Prefilled, PrefillSlice, ScoredSlice, SequenceFailed
 from runtime.engine.host import Deliver, EngineRef
-from runtime.types import RequestId, SequenceId
+from runtime.types import FinishReason, RequestId, SequenceId, TokenOutput
 
 
 @dataclass(slots=True)
@@ -22,10 +22,22 @@ class Prompt:
     """Leading ids of the history that are in the cache or on their way there."""
     done: int
     """Those the engine has answered for."""
+    scores: list[TokenOutput] | None
+    """Of the leading ids, as far as the engine has told them; None if the prompt is not to be scored."""
 
     @property
     def wanted(self) -> int:
         return len(self.sequence.history) - 1
+
+    def take(self, share: int) -> PrefillSlice:
+        """The next `share` ids for the engine."""
+        start, self.sent = self.sent, self.sent + share
+        sequence_id, history = self.sequence.sequence_id, self.sequence.history
+        if self.scores is None:
+            return PrefillSlice(sequence_id, history[start : self.sent])
+        targets = history[start + 1 : self.sent + 1]
+        top_logprobs = self.sequence.request.score_prompt or 0
+        return PrefillSlice(sequence_id, history[start : self.sent], targets, top_logprobs)
 
     def usage(self) -> m.Usage:
         request = self.sequence.request
@@ -59,9 +71,11 @@ class PrefillWorker(Actor[m.PrefillWord]):
                 self._prefill(budget_tokens)
             case m.Cancel():
                 self._cancel(message)
-            case m.EngineReplied(Prefilled(tokens, seconds, failed)):
+            case m.EngineReplied(Prefilled(tokens, seconds, failed, scored)):
                 for each in failed:
                     self._fail(each)
+                for piece in scored:
+                    self._note(piece)
                 self._advance()
                 self._scheduler.tell(m.PrefillTurnEnded(tokens, seconds))
             case m.EngineReplied():
@@ -70,8 +84,11 @@ class PrefillWorker(Actor[m.PrefillWord]):
                 assert_never(message)
 
     def _start(self, sequence: m.Sequence) -> None:
-        prompt = Prompt(sequence, sent=sequence.cached_tokens, done=sequence.cached_tokens)
-        self._prompts[sequence.request.request_id] = prompt
+        request = sequence.request
+        # The first id comes behind nothing that could make it likely.
+        scores = [TokenOutput(request.prompt_ids[0])] if request.to_score else None
+        prompt = Prompt(sequence, sent=sequence.cached_tokens, done=sequence.cached_tokens, scores=scores)
+        self._prompts[request.request_id] = prompt
         if sequence.kv is not None:
             self._engine.submit(LoadKv(sequence.kv, sequence.sequence_id, sequence.cached_tokens), self._reply)
         self._hand_over_if_done(prompt)
@@ -88,9 +105,7 @@ class PrefillWorker(Actor[m.PrefillWord]):
         slices = []
         for request_id, prompt in self._prompts.items():
             if share := shares.get(prompt.sequence.sequence_id):
-                ids = prompt.sequence.history[prompt.sent : prompt.sent + share]
-                slices.append(PrefillSlice(prompt.sequence.sequence_id, ids))
-                prompt.sent += share
+                slices.append(prompt.take(share))
                 self._shares[request_id] = share
         return slices
 
@@ -102,13 +117,23 @@ class PrefillWorker(Actor[m.PrefillWord]):
                 self._hand_over_if_done(prompt)
         self._shares = {}
 
+    def _note(self, piece: ScoredSlice) -> None:
+        for prompt in self._prompts.values():
+            if prompt.sequence.sequence_id == piece.sequence_id and prompt.scores:
+                prompt.scores += piece.targets
+
     def _hand_over_if_done(self, prompt: Prompt) -> None:
         if prompt.done < prompt.wanted:
             return
-        request_id = prompt.sequence.request.request_id
-        del self._prompts[request_id]
+        request = prompt.sequence.request
+        del self._prompts[request.request_id]
+        if prompt.scores:
+            request.sink.prompt_scored(m.PromptScored(request.request_id, tuple(prompt.scores)))
+        if request.sampling.max_tokens == 0:
+            self._end(prompt, m.Finished(request.request_id, (), FinishReason.LENGTH, prompt.usage()))
+            return
         self._decode_worker.tell(m.JoinDecode(prompt.sequence))
-        self._scheduler.tell(m.SequencePrefilled(request_id))
+        self._scheduler.tell(m.SequencePrefilled(request.request_id))
 
     def _cancel(self, cancel: m.Cancel) -> None:
         prompt = self._prompts.pop(cancel.request_id, None)
@@ -116,10 +141,12 @@ class PrefillWorker(Actor[m.PrefillWord]):
             # It has gone on to DecodeWorker, or ended; the Cancel follows it.
             self._decode_worker.tell(cancel)
             return
-        usage = prompt.usage()
+        self._end(prompt, m.Cancelled(cancel.request_id, cancel.cause, prompt.usage()))
+
+    def _end(self, prompt: Prompt, word: m.Finished | m.Cancelled) -> None:
         self._engine.submit(Forget((prompt.sequence.sequence_id,)), self._reply)
-        prompt.sequence.request.sink.last_word(m.Cancelled(cancel.request_id, cancel.cause, usage))
-        self._scheduler.tell(m.SequenceEnded(cancel.request_id, usage, kept=None))
+        prompt.sequence.request.sink.last_word(word)
+        self._scheduler.tell(m.SequenceEnded(word.request_id, word.usage, kept=None))
 
     def _fail(self, failed: SequenceFailed) -> None:
         for request_id, prompt in self._prompts.items():

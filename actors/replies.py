@@ -1,4 +1,4 @@
-"""The way back to a client: bounded, never blocking, with a place kept for the last word."""
+"""The way back to a client: bounded, never blocking, with places kept for what must not be lost."""
 
 from collections.abc import Callable
 from types import TracebackType
@@ -6,7 +6,7 @@ from typing import Self
 
 import anyio
 
-from actors.messages import Finished, LastWord, Reply, TokensDecoded
+from actors.messages import Finished, LastWord, PromptScored, Reply, TokensDecoded
 from runtime.types import RequestId
 
 
@@ -25,6 +25,8 @@ class ReplySink:
         """How many replies the client has taken so far; standing still with some unread is a stall."""
         self.delivered: list[int] = []
         """Output ids handed over, in order."""
+        self.scored = False
+        """Whether the prompt's scores were handed over."""
         self.ended = False
 
     def offer(self, reply: Reply) -> bool:
@@ -33,6 +35,12 @@ class ReplySink:
             return False
         self._send(reply)
         return True
+
+    def prompt_scored(self, reply: PromptScored) -> None:
+        """Send the prompt's scores, for which there is always room; a second time, nothing."""
+        if not self.ended and not self.scored:
+            self.scored = True
+            self._send(reply)
 
     def last_word(self, reply: LastWord) -> None:
         """Send the terminal reply, for which there is always room; a second one is a bug."""
@@ -64,7 +72,7 @@ class Replies:
         self._sinks: dict[RequestId, ReplySink] = {}
         self._open = 0
         """Requests whose last word was not taken yet."""
-        # Bounded by the sinks: `capacity` replies and one last word each.
+        # Bounded by the sinks: `capacity` replies, a prompt's scores and one last word each.
         self._send, self._receive = anyio.create_memory_object_stream[Reply](float("inf"))
 
     def sink(self, request_id: RequestId) -> ReplySink:

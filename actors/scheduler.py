@@ -88,7 +88,8 @@ class Scheduler(Actor[m.SchedulerWord]):
         self._leasing = self._line.popleft()
         request = self._leasing.request
         total = len(request.prompt_ids) + request.sampling.max_tokens
-        self._cache_manager.tell(m.LeaseKv(request.request_id, self._leasing.history, total))
+        servable = () if request.to_score else self._leasing.history
+        self._cache_manager.tell(m.LeaseKv(request.request_id, servable, total))
 
     def _stage(self, lease: m.KvLeased) -> None:
         asked = self._leasing

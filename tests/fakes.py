@@ -221,6 +221,7 @@ class Client:
         arrived_at: float = 0.0,
         deadline: float = 1e9,
         report_every: int = 1,
+        score_prompt: int | None = None,
         **sampling: object,
     ) -> m.Request:
         """Greedy, five tokens; keyword arguments go to Sampling."""
@@ -233,6 +234,7 @@ class Client:
             deadline=deadline,
             sink=self.sinks[name],
             report_every=report_every,
+            score_prompt=score_prompt,
         )
 
     def last_words(self) -> list[m.LastWord]:

@@ -44,6 +44,13 @@ def test_what_does_not_fit_beside_others_is_refused_until_they_are_gone() -> Non
     assert isinstance(keeping.lease("r2", (1, 2), total=50), m.KvLeased)
 
 
+def test_a_lease_that_no_prefix_may_serve_is_no_look_up() -> None:
+    keeping = Keeping()
+    keeping.release("r0", 1, (1, 2, 3))
+    assert keeping.lease("r1", (), total=5) == m.KvLeased(RequestId("r1"), 0, HitType.MISS, None)
+    assert keeping.actor.snapshot().lookups == 0
+
+
 def test_every_row_of_a_batch_costs_as_much_as_the_longest() -> None:
     keeping = Keeping()
     assert isinstance(keeping.lease("long", (1, 2), total=40), m.KvLeased)

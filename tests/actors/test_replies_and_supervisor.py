@@ -50,6 +50,18 @@ async def test_a_full_sink_refuses_tokens_but_keeps_a_place_for_the_last_word() 
         assert len([reply async for reply in replies]) == 3
 
 
+async def test_a_full_sink_keeps_a_place_for_the_prompts_scores_which_are_told_once() -> None:
+    with Replies(capacity=1) as replies:
+        sink = replies.sink(R1)
+        assert sink.offer(m.PrefillAdvanced(R1, 1, 2))
+        assert not sink.offer(m.PrefillAdvanced(R1, 2, 2))
+        scored = m.PromptScored(R1, (TokenOutput(5),))
+        sink.prompt_scored(scored)
+        sink.prompt_scored(scored)
+        sink.last_word(finished(R1))
+        assert [reply async for reply in replies] == [m.PrefillAdvanced(R1, 1, 2), scored, finished(R1)]
+
+
 async def test_nobody_speaks_after_the_last_word() -> None:
     with Replies() as replies:
         sink = replies.sink(R1)

@@ -65,6 +65,17 @@ def test_delivered_output_is_part_of_the_history_and_not_of_the_total() -> None:
     assert stage.cache.take() == [m.LeaseKv(RequestId("r1"), (1, 2, 3, 11, 12), total_tokens=8)]
 
 
+def test_a_prompt_to_be_scored_is_leased_without_a_prefix_until_its_scores_were_told() -> None:
+    stage = Stage()
+    request = stage.client.request("r1", score_prompt=0)
+    stage.actor.receive(m.Enqueue(1, request, ()))
+    assert stage.cache.take() == [m.LeaseKv(request.request_id, (), total_tokens=8)]
+    restarted = Stage()
+    request.sink.prompt_scored(m.PromptScored(request.request_id, ()))
+    restarted.actor.receive(m.Enqueue(1, request, ()))
+    assert restarted.cache.take() == [m.LeaseKv(request.request_id, (1, 2, 3), total_tokens=8)]
+
+
 def test_a_request_meant_for_an_earlier_life_is_ignored() -> None:
     stage = Stage()
     stage.actor.receive(m.Enqueue(0, stage.client.request("r1"), ()))

@@ -15,8 +15,8 @@ from runtime.engine import commands as c
 from runtime.engine.thread import ThreadHost
 from runtime.errors import ModelError, RestartsExhausted
 from runtime.settings import Settings
-from runtime.types import CancelCause, FinishReason, RejectReason, RequestId, Sampling
-from tests.fakes import FakeEngine, Gate, fake_output
+from runtime.types import CancelCause, FinishReason, RejectReason, RequestId, Sampling, TokenOutput
+from tests.fakes import FakeEngine, Gate, fake_output, fake_scored
 
 pytestmark = pytest.mark.anyio
 
@@ -48,6 +48,7 @@ def ask(
     *,
     max_tokens: int = 5,
     timeout_s: float = 60.0,
+    score_prompt: int | None = None,
 ) -> m.Request:
     now = house.now()
     request_id = RequestId(name)
@@ -58,6 +59,7 @@ def ask(
         arrived_at=now,
         deadline=now + timeout_s,
         sink=replies.sink(request_id),
+        score_prompt=score_prompt,
     )
 
 
@@ -143,6 +145,72 @@ async def test_a_second_turn_starts_from_the_kept_prefix_and_says_the_same() -> 
         finished = second[-1]
         assert isinstance(finished, m.Finished)
         assert finished.usage.cached_tokens == 7  # the prompt and all of the reply but its last token
+
+
+def scores(heard: list[m.Reply]) -> list[tuple[TokenOutput, ...]]:
+    return [reply.tokens for reply in heard if isinstance(reply, m.PromptScored)]
+
+
+def fake_scores(prompt: tuple[int, ...], top: int) -> tuple[TokenOutput, ...]:
+    """What FakeEngine gives for a whole prompt."""
+    behind = [fake_scored(prompt[:place], prompt[place], top) for place in range(1, len(prompt))]
+    return (TokenOutput(prompt[0]), *behind)
+
+
+async def test_scored_prompts_among_others_are_told_whole_before_their_tokens() -> None:
+    async with open_house(settings=Settings(prefill_chunk=16)) as house:
+        prompts = [tuple(range(5, 6 + i * 9)) for i in range(8)]
+        asked = [i if i % 2 else None for i in range(8)]
+        with Replies() as replies:
+            house.admit(tuple(ask(house, replies, f"r{i}", prompts[i], score_prompt=asked[i]) for i in range(8)))
+            heard = await hear(replies)
+        for i, (prompt, top) in enumerate(zip(prompts, asked, strict=True)):
+            words: list[m.Reply] = [reply for reply in heard[f"r{i}"] if not isinstance(reply, m.PrefillAdvanced)]
+            assert output(words) == fake_output(prompt, 5)
+            assert scores(words) == ([] if top is None else [fake_scores(prompt, top)])
+            assert isinstance(words[1], m.TokensDecoded if top is None else m.PromptScored)
+        await all_free(house)
+
+
+async def test_a_scored_prompt_is_computed_in_full_and_serves_later_ones() -> None:
+    async with open_house() as house:
+        prompt = tuple(range(5, 30))
+        for score_prompt, cached in ((None, 0), (1, 0), (None, 24)):
+            with Replies() as replies:
+                house.admit((ask(house, replies, f"r{score_prompt}{cached}", prompt, score_prompt=score_prompt),))
+                ((_, heard),) = (await hear(replies)).items()
+            assert scores(heard) == ([] if score_prompt is None else [fake_scores(prompt, score_prompt)])
+            finished = heard[-1]
+            assert isinstance(finished, m.Finished)
+            assert finished.usage.cached_tokens == cached
+            await all_free(house)
+
+
+@pytest.mark.parametrize("prompt", [(7,), (7, 8), tuple(range(5, 60))], ids=len)
+async def test_a_request_for_scores_alone_ends_with_them(prompt: tuple[int, ...]) -> None:
+    engine = FakeEngine()
+    async with open_house(lambda: engine, settings=Settings(prefill_chunk=16)) as house:
+        with Replies() as replies:
+            house.admit((ask(house, replies, "r1", prompt, max_tokens=0, score_prompt=3),))
+            heard = (await hear(replies))["r1"]
+        usage = m.Usage(len(prompt), 0, 0)
+        assert heard[-1] == m.Finished(RequestId("r1"), (), FinishReason.LENGTH, usage)
+        assert scores(heard) == [fake_scores(prompt, 3)]
+        await all_free(house)
+        assert house.snapshot().admitter.prompt_tokens == len(prompt)  # type: ignore[union-attr]
+        with anyio.fail_after(10):
+            await until(lambda: not (engine.rows or engine.caches or engine.finished))
+
+
+async def test_a_client_that_reads_late_still_gets_the_scores() -> None:
+    async with open_house(settings=Settings(prefill_chunk=16)) as house:
+        prompt = tuple(range(5, 300))
+        with Replies(capacity=2) as replies:
+            house.admit((ask(house, replies, "r1", prompt, score_prompt=0),))
+            await all_free(house)
+            heard = (await hear(replies))["r1"]
+        assert scores(heard) == [fake_scores(prompt, 0)]
+        assert output(heard) == fake_output(prompt, 5)
 
 
 async def test_a_full_line_is_refused_at_the_door_all_or_none() -> None:
@@ -246,8 +314,8 @@ def has_restarted(house: House, times: int) -> bool:
     return restarts(house) >= times
 
 
-def dies_at(steps: list[int]) -> Callable[[], FakeEngine]:
-    """Engines that raise in the middle of a step: the n-th life after `steps[n]` decode commands."""
+def dies_at(steps: list[int], kind: type[c.Command] = c.Decode) -> Callable[[], FakeEngine]:
+    """Engines that raise in the middle of a step: the n-th life after `steps[n]` commands of a kind."""
     lives = iter(steps)
 
     def make() -> FakeEngine:
@@ -256,7 +324,7 @@ def dies_at(steps: list[int]) -> Callable[[], FakeEngine]:
 
         def before(command: c.Command) -> None:
             nonlocal done
-            done += isinstance(command, c.Decode)
+            done += isinstance(command, kind)
             if after is not None and done > after:
                 raise RuntimeError("planted: the engine raised mid-step")
 
@@ -279,6 +347,18 @@ async def test_an_engine_that_raises_mid_step_costs_no_request_and_no_token() ->
             assert finished.usage.completion_tokens == 9
         assert restarts(house) == 1
         assert isinstance((await converse(house, "next", (7, 8)))[-1], m.Finished)
+
+
+@pytest.mark.parametrize("kind", [c.Prefill, c.Decode])
+async def test_an_engine_death_neither_loses_the_scores_nor_repeats_them(kind: type[c.Command]) -> None:
+    prompt = tuple(range(5, 100))
+    async with open_house(dies_at([3], kind), settings=Settings(prefill_chunk=16)) as house:
+        with Replies() as replies:
+            house.admit((ask(house, replies, "r1", prompt, max_tokens=9, score_prompt=2),))
+            heard = (await hear(replies))["r1"]
+        assert scores(heard) == [fake_scores(prompt, 2)]
+        assert output(heard) == fake_output(prompt, 9)
+        assert restarts(house) == 1
 
 
 @pytest.mark.parametrize("deaths", [[0, 0], [3, 0, 0]], ids=["at once", "after some tokens"])
