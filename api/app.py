@@ -2,12 +2,14 @@
 
 from quart import Quart
 
-from api.auth import require_key
-from api.call import CallKeeper
+from api.auth import keep_door
+from api.call import CallKeeper, note_route
 from api.chat import chat_routes
 from api.completions import completion_routes
 from api.context import ApiContext
+from api.cors import allow_origins
 from api.errors import respond
+from api.metrics import show_metrics
 from api.models import model_routes
 from api.operations import operation_routes
 
@@ -20,9 +22,10 @@ RESPONSE_TIMEOUT_S = 60
 
 def create_app(context: ApiContext, *, app_class: type[Quart] = Quart) -> Quart:
     """The application for one house; `app_class` decides on the event loop (quart_trio.QuartTrio for trio)."""
+    settings = context.settings
     app = app_class(__name__, static_folder=None)
     app.config.update(
-        MAX_CONTENT_LENGTH=int(context.settings.max_body_mb * 2**20),
+        MAX_CONTENT_LENGTH=int(settings.max_body_mb * 2**20),
         BODY_TIMEOUT=BODY_TIMEOUT_S,
         RESPONSE_TIMEOUT=RESPONSE_TIMEOUT_S,
         PROPAGATE_EXCEPTIONS=False,
@@ -31,7 +34,10 @@ def create_app(context: ApiContext, *, app_class: type[Quart] = Quart) -> Quart:
     for routes in (chat_routes, completion_routes, model_routes, operation_routes):
         app.register_blueprint(routes(context))
     app.register_error_handler(Exception, respond)
-    if context.settings.api_key is not None:
-        require_key(app, context.settings.api_key)
-    app.asgi_app = CallKeeper(app.asgi_app)  # type: ignore[method-assign]
+    app.before_request(note_route)
+    if settings.cors_origins:
+        allow_origins(app, frozenset(settings.cors_origins))
+    keep_door(app, settings, context.desk.now)
+    observers = [show_metrics(app, context)] if settings.enable_metrics else []
+    app.asgi_app = CallKeeper(app.asgi_app, observers)  # type: ignore[method-assign]
     return app

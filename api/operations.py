@@ -1,4 +1,5 @@
-"""For those who run the server: /health, /v1/status, and the snapshots of the actors behind /v1/actors."""
+"""For those who run the server: /health, /v1/status, /v1/queue/stats, /v1/capabilities and, behind /v1/actors, the
+snapshots of the actors."""
 
 from collections.abc import AsyncGenerator
 
@@ -6,11 +7,11 @@ import anyio
 import orjson
 from quart import Blueprint, Response, current_app, request
 
-from actors.snapshots import HouseSnapshot, RoomState
 from api import sse
+from api.capabilities import capabilities
 from api.context import ApiContext
 from api.errors import bad_request
-from api.status import status
+from api.status import health, queue_stats, status
 
 SHORTEST_INTERVAL_S, LONGEST_INTERVAL_S = 0.05, 60.0
 
@@ -21,15 +22,23 @@ def operation_routes(context: ApiContext) -> Blueprint:
     desk = context.desk
 
     @routes.get("/health")
-    async def health() -> Response:
+    async def show_health() -> Response:
         house = desk.snapshot()
-        state = _health(house)
+        state = health(house)
         body = {"status": state, "model": context.model_id, "uptime_s": round(house.uptime_s, 3)}
         return _json(body) if state == "ok" else _json(body, 503, {"Retry-After": "1"})
 
     @routes.get("/v1/status")
     async def show_status() -> Response:
         return _json(status(desk.snapshot(), context.model_id))
+
+    @routes.get("/v1/queue/stats")
+    async def show_queue() -> Response:
+        return _json({"status": "ok", "queue_stats": queue_stats(desk.snapshot(), context.settings)})
+
+    @routes.get("/v1/capabilities")
+    async def show_capabilities() -> Response:
+        return _json(capabilities(context.settings, context.model_id, context.facts()))
 
     @routes.get("/v1/actors")
     async def show_actors() -> Response:
@@ -38,12 +47,6 @@ def operation_routes(context: ApiContext) -> Blueprint:
         return sse.stream(_snapshots(context, _interval_s(request.args.get("interval", "1"))))
 
     return routes
-
-
-def _health(house: HouseSnapshot) -> str:
-    if house.admitter and house.admitter.draining:
-        return "draining"
-    return "ok" if house.room is RoomState.READY else house.room.value
 
 
 def _interval_s(text: str) -> float:
@@ -63,7 +66,7 @@ async def _snapshots(context: ApiContext, interval_s: float) -> AsyncGenerator[b
     while True:
         house = context.desk.snapshot()
         yield sse.frame(house)
-        if _health(house) == "draining":
+        if health(house) == "draining":
             return
         await anyio.sleep(interval_s)
 

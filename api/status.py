@@ -1,6 +1,7 @@
-"""GET /v1/status in the words that users of other servers know, out of a snapshot of the house."""
+"""GET /health, /v1/status and /v1/queue/stats in the words that users of other servers know, out of a snapshot."""
 
 from actors.snapshots import DecodingSequence, HouseSnapshot, PrefillingSequence, RoomState
+from runtime.settings import Settings
 from runtime.types import MemoryUsage, RequestId
 
 Json = dict[str, object]
@@ -8,12 +9,31 @@ Json = dict[str, object]
 _STATUS = {RoomState.READY: "running", RoomState.RESTARTING: "stopped", RoomState.LOADING: "not_loaded"}
 
 
+def health(house: HouseSnapshot) -> str:
+    """One word: `ok` if the next request would be served."""
+    if house.admitter and house.admitter.draining:
+        return "draining"
+    return "ok" if house.room is RoomState.READY else house.room.value
+
+
+def queue_stats(house: HouseSnapshot, settings: Settings) -> Json:
+    """`active_requests` are all that are inside; `queue_size` of them wait, for their turn or for the engine."""
+    inside = len(house.admitter.open_requests) if house.admitter else 0
+    batchable = house.facts is None or house.facts.batchable
+    return {
+        "running": health(house) == "ok",
+        "queue_size": inside - _on_stage(house),
+        "max_queue_size": settings.queue_size,
+        "active_requests": inside,
+        "max_concurrency": settings.max_concurrency if batchable else 1,
+    }
+
+
 def status(house: HouseSnapshot, model_id: str) -> Json:
     """Gigabytes are 10^9 bytes; megabytes are 2^20, as in --cache-memory-mb. `runtime` counts open requests,
     the waiting ones among them; what nobody measured yet is null."""
-    admitter, scheduler = house.admitter, house.scheduler
+    admitter, running = house.admitter, _on_stage(house)
     open_requests = admitter.open_requests if admitter else ()
-    running = len(scheduler.prefilling) + len(scheduler.decoding) if scheduler else 0
     return {
         "status": _STATUS[house.room],
         "model": model_id,
@@ -32,6 +52,10 @@ def status(house: HouseSnapshot, model_id: str) -> Json:
         },
         "requests": _requests(house, open_requests),
     }
+
+
+def _on_stage(house: HouseSnapshot) -> int:
+    return len(house.scheduler.prefilling) + len(house.scheduler.decoding) if house.scheduler else 0
 
 
 def _memory(usage: MemoryUsage | None) -> Json:

@@ -45,6 +45,7 @@ async def call(
     content_type: str = "application/json",
     unfinished: bool = False,
     leaving: anyio.Event | None = None,
+    address: str = "127.0.0.1",
 ) -> Reply:
     """One call; `body` is bytes or something to write as JSON, and goes on if it is `unfinished`. The client leaves
     when `leaving` is set."""
@@ -66,7 +67,7 @@ async def call(
             (b"content-length", str(len(raw)).encode()),
             *((name.lower().encode(), value.encode()) for name, value in (headers or {}).items()),
         ],
-        "client": ("127.0.0.1", 1),
+        "client": (address, 1),
         "server": ("127.0.0.1", 8000),
         "extensions": {},
         "state": {},

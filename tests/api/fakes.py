@@ -44,7 +44,7 @@ from runtime.types import (
 from tests.fakes import FACTS
 from tests.tiny import VOCAB, make_tokenizer
 
-API_FACTS = replace(FACTS, context_tokens=256, vocab_size=VOCAB)
+API_FACTS = replace(FACTS, context_tokens=256, declared_context_tokens=256, vocab_size=VOCAB)
 END_ID = 2
 """<|im_end|>, the id that ends a sequence."""
 
