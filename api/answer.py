@@ -68,6 +68,8 @@ class Question:
     reading: Reading = PLAIN
     grammar: str = ""
     """See Sampling."""
+    score_prompt: int | None = None
+    """See Request."""
 
 
 async def answer(context: ApiContext, question: Question, writer: Writer) -> Response:
@@ -95,6 +97,7 @@ def _order(context: ApiContext, question: Question) -> Order:
         stops=body.stop,
         report_every=context.settings.stream_interval if body.stream else whole_every,
         reading=question.reading,
+        score_prompt=question.score_prompt,
     )
 
 
@@ -110,7 +113,8 @@ def _whole(index: int, events: Sequence[ChoiceEvent]) -> ChoiceEvent:
     """All that happened to one choice, as one event."""
     parts = joined(part for event in events for part in event.parts)
     scored = tuple(token for event in events for token in event.scored)
-    return ChoiceEvent(index, parts, scored, events[-1].ending)
+    prompt = tuple(token for event in events for token in event.prompt)
+    return ChoiceEvent(index, parts, scored, events[-1].ending, prompt)
 
 
 async def _frames(exchange: Exchange, writer: Writer) -> AsyncGenerator[bytes]:

@@ -1,7 +1,7 @@
 """POST /v1/completions."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from quart import Blueprint, Response
@@ -11,11 +11,17 @@ from api.body import read_body
 from api.choices import ChoicesWriter, new_id
 from api.context import ApiContext
 from api.exchange import ChoiceEvent
-from api.logprobs import completion_logprobs
+from api.logprobs import completion_logprobs, echoed
 from api.parsers.parts import Content
+from api.parsers.plain import PlainReader
 from api.sampling import check_prompts
 from api.schema.completions import CompletionBody, Prompt
+from api.text.choice import Reading
 from api.text.codec import TextCodec
+
+READING = Reading(PlainReader, scored_end=True)
+"""Evaluation harnesses count on a score for every token: lm-evaluation-harness (lm_eval/models/openai_completions.py)
+asks for one token behind a scored echo, and takes all scores but the last for the prompt's."""
 
 
 def completion_routes(context: ApiContext) -> Blueprint:
@@ -36,9 +42,11 @@ def completion_routes(context: ApiContext) -> Blueprint:
             n=len(prompts) * body.n,
             include_usage=body.include_usage,
             codec=codec,
+            scored_echo=body.score_prompt is not None,
             echoes=[_text(prompt, codec) for prompt in body.prompt for _ in range(body.n)] if body.echo else [],
         )
-        return await answer(context, Question(body, prompts, arrived_at), writer)
+        question = Question(body, prompts, arrived_at, READING, score_prompt=body.score_prompt)
+        return await answer(context, question, writer)
 
     return routes
 
@@ -48,6 +56,7 @@ class CompletionWriter(ChoicesWriter):
     """OpenAI's text_completion."""
 
     codec: TextCodec
+    scored_echo: bool
     echoes: Sequence[str]
     """What each choice's text begins with; empty where that is nothing."""
 
@@ -55,31 +64,33 @@ class CompletionWriter(ChoicesWriter):
     chunk_object: ClassVar[str] = "text_completion"
 
     def first(self, index: int) -> Json | None:
-        """See ChoicesWriter: the prompt, if it is to be echoed."""
-        return _choice(ChoiceEvent(index, (Content(self.echoes[index]),)), None) if self.echoes else None
+        """See ChoicesWriter: the prompt, if it is to be echoed; a scored one comes with its scores."""
+        echo = self._echo(index)
+        return self._choice(ChoiceEvent(index), before=echo) if echo and not self.scored_echo else None
 
     def chunks(self, event: ChoiceEvent) -> Iterator[Json]:
         """See ChoicesWriter."""
-        yield _choice(event, completion_logprobs(event.scored, self.codec))
+        yield self._choice(event, before=self._echo(event.index) if event.prompt else "")
 
     def choice(self, event: ChoiceEvent) -> Json:
         """See ChoicesWriter."""
-        echo = self.echoes[event.index] if self.echoes else ""
-        choice = _choice(event, completion_logprobs(event.scored, self.codec))
-        return choice | {"text": echo + _content(event)}
+        return self._choice(event, before=self._echo(event.index))
 
+    def _echo(self, index: int) -> str:
+        return self.echoes[index] if self.echoes else ""
 
-def _choice(event: ChoiceEvent, logprobs: Json | None) -> Json:
-    return {
-        "index": event.index,
-        "text": _content(event),
-        "logprobs": logprobs,
-        "finish_reason": event.ending.reason if event.ending else None,
-    }
-
-
-def _content(event: ChoiceEvent) -> str:
-    return "".join(part.text for part in event.parts if isinstance(part, Content))
+    def _choice(self, event: ChoiceEvent, *, before: str) -> Json:
+        echo = self._echo(event.index)
+        scored = [
+            *echoed(event.prompt, echo, self.codec),
+            *(replace(each, offset=len(echo) + each.offset) for each in event.scored),
+        ]
+        return {
+            "index": event.index,
+            "text": before + "".join(part.text for part in event.parts if isinstance(part, Content)),
+            "logprobs": completion_logprobs(scored, self.codec),
+            "finish_reason": event.ending.reason if event.ending else None,
+        }
 
 
 def _text(prompt: Prompt, codec: TextCodec) -> str:

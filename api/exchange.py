@@ -37,6 +37,8 @@ class Order:
     report_every: int
     """How many tokens to wait for before there is news of a choice."""
     reading: Reading = PLAIN
+    score_prompt: int | None = None
+    """See Request."""
 
     @property
     def choices_per_prompt(self) -> int:
@@ -61,6 +63,8 @@ class ChoiceEvent:
     scored: tuple[ScoredToken, ...] = ()
     ending: Ending | None = None
     """Set with its last event."""
+    prompt: tuple[TokenOutput, ...] = ()
+    """Its prompt, scored; its first event if the order asks for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,13 +170,16 @@ class Exchange:
             deadline=deadline,
             sink=self._replies.sink(choice.request_id),
             report_every=self.order.report_every,
+            score_prompt=self.order.score_prompt,
         )
 
     def _event(self, reply: Reply) -> ChoiceEvent | None:
         choice = self._choices[reply.request_id]
         match reply:
-            case Accepted() | PrefillAdvanced() | PromptScored():
+            case Accepted() | PrefillAdvanced():
                 return None
+            case PromptScored(tokens=tokens):
+                return ChoiceEvent(choice.index, prompt=tokens)
             case TokensDecoded(tokens=tokens):
                 return self._news(choice, tokens, None)
             case Finished(tokens=tokens, reason=reason, usage=usage):

@@ -26,7 +26,7 @@ def samplings(
     check_prompts(body, prompts, context)
     seed = secrets.randbelow(SEEDS) if body.seed is None else body.seed
     base = replace(_base(body, context), grammar=grammar)
-    asked = body.asked_tokens or context.settings.max_tokens
+    asked = context.settings.max_tokens if body.asked_tokens is None else body.asked_tokens
     return [
         replace(base, max_tokens=min(asked, context.facts().context_tokens - len(prompt)), seed=(seed + choice) % SEEDS)
         for prompt in prompts

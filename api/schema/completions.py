@@ -42,20 +42,32 @@ class CompletionBody(GenerationBody):
     """Prompts that want to be continued."""
 
     prompt_field: ClassVar[str] = "prompt"
-    not_yet: ClassVar[frozenset[str]] = GenerationBody.not_yet | {"best_of", "suffix"}
 
     prompt: Annotated[list[Prompt], PlainValidator(_prompts)]
     echo: bool = False
     """Send the prompt before the completion."""
     logprobs: Annotated[int, Ge(0), Le(5)] | None = None
+    """Tell how likely each token was, those of an echo too, beside so many of the likeliest."""
+    max_tokens: Annotated[int, Ge(0)] | None = None
+    best_of: int | None = None
+    suffix: str = ""
 
     @model_validator(mode="after")
-    def _no_scored_echo(self) -> "CompletionBody":
-        if self.echo and self.logprobs is not None:
-            raise wrong("is not supported together with logprobs yet", at="echo")
+    def _honoured(self) -> "CompletionBody":
+        if self.max_tokens == 0 and not self.echo:
+            raise wrong("may be 0 only with echo", at="max_tokens")
+        if self.best_of not in (None, 1, self.n):
+            raise wrong("is not supported beyond n: every choice is sent", at="best_of")
+        if self.suffix:
+            raise wrong("is not supported: the model does not fill in the middle", at="suffix")
         return self
 
     @property
     def top_logprobs_asked(self) -> int | None:
         """See GenerationBody."""
         return self.logprobs
+
+    @property
+    def score_prompt(self) -> int | None:
+        """See Request."""
+        return self.logprobs if self.echo else None

@@ -21,6 +21,8 @@ class Reading:
     """Special ids whose names the reader wants to see."""
     max_thinking_tokens: int | None = None
     """Thinking beyond them is content."""
+    scored_end: bool = False
+    """Tell the score of the token that ends the sequence, too, although it has no text."""
 
 
 PLAIN = Reading(PlainReader)
@@ -55,6 +57,7 @@ class ChoiceText:
         self._stop_ids = codec.stop_ids
         self._detokeniser = codec.detokeniser(reading.shown)
         self._reader = reading.reader()
+        self._scored_end = reading.scored_end
         self._most_thinking = reading.max_thinking_tokens
         self._stops = StopStrings(stops)
         self._decoded = self._sent = 0
@@ -109,6 +112,8 @@ class ChoiceText:
     def _take(self, token: TokenOutput) -> list[Part]:
         self.tokens += 1
         if token.token_id in self._stop_ids:
+            if self._scored_end and token.logprob is not None:
+                self._waiting.append((ScoredToken(token, self._decoded), self._decoded))
             return []
         self._count_thinking()
         start = self._decoded

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from inspect import signature
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -114,6 +115,8 @@ class HfCodec:
         decoders = decoder_types(self._backend)
         self._byte_level = decoders == {"ByteLevel"}
         self._byte_ids = byte_ids(self._backend) if "ByteFallback" in decoders else {}
+        # The scores of one long prompt name tens of thousands of tokens.
+        self._known_bytes = cache(self._token_bytes)
         self._one_at_a_time = anyio.CapacityLimiter(1)
 
     @property
@@ -172,6 +175,9 @@ class HfCodec:
 
     def token_bytes(self, token_id: int) -> bytes:
         """See TextCodec."""
+        return self._known_bytes(token_id)
+
+    def _token_bytes(self, token_id: int) -> bytes:
         token = self._backend.id_to_token(token_id)
         if token is None:
             return b""

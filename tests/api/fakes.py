@@ -105,6 +105,14 @@ def _output(token_id: int, request: m.Request) -> TokenOutput:
     return TokenOutput(token_id, -0.25, tuple((token_id + i, -0.25 - i) for i in range(wanted)))
 
 
+def prompt_scores(request: m.Request) -> tuple[TokenOutput, ...]:
+    """The first id without a score; each one after it is less likely than the last, and its neighbour more likely."""
+    first, *others = request.prompt_ids
+    top = range(1, 1 + (request.score_prompt or 0))
+    scored = [TokenOutput(id, -float(i), tuple((id + k, -k / 8) for k in top)) for i, id in enumerate(others, start=1)]
+    return (TokenOutput(first), *scored)
+
+
 @dataclass
 class FakeDesk:
     """Keeps the promises of FrontDesk: accepts all or none, answers by its script, and says one last word each."""
@@ -136,6 +144,12 @@ class FakeDesk:
         self._announce()
 
     def _play(self, request: m.Request) -> None:
+        if request.to_score:
+            request.sink.prompt_scored(m.PromptScored(request.request_id, prompt_scores(request)))
+        if request.sampling.max_tokens == 0:
+            usage = m.Usage(len(request.prompt_ids), 0, 0)
+            request.sink.last_word(m.Finished(request.request_id, (), FinishReason.LENGTH, usage))
+            return
         for reply in self.script(request):
             if isinstance(reply, m.LastWord):
                 request.sink.last_word(reply)
