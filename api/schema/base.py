@@ -1,19 +1,33 @@
 """The rules that every body obeys, and the way a validator says that one is broken."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from typing import ClassVar
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 
 class Body(BaseModel):
     """What a client sends: strict types, no NaN, no unknown field; null is the same as absent."""
 
-    model_config = ConfigDict(strict=True, allow_inf_nan=False, frozen=True, validate_by_name=True)
+    model_config = ConfigDict(
+        strict=True, allow_inf_nan=False, frozen=True, validate_by_name=True, use_attribute_docstrings=True
+    )
 
     not_yet: ClassVar[frozenset[str]] = frozenset()
     """Fields of the API that cannot be honoured yet."""
+    rules: ClassVar[JsonSchemaValue] = {}
+    """What its own validators ask for beyond its fields, as keywords of JSON Schema."""
 
     @model_validator(mode="before")
     @classmethod
@@ -39,19 +53,51 @@ class Body(BaseModel):
             names |= {str(each) for each in alias.choices} if isinstance(alias, AliasChoices) else {str(alias)}
         return names
 
+    @classmethod
+    def other_names(cls) -> Iterator[tuple[str, str]]:
+        """Pairs of a field's first name and another that it may be called."""
+        for field in cls.model_fields.values():
+            if isinstance(field.validation_alias, AliasChoices):
+                first, *others = map(str, field.validation_alias.choices)
+                yield from ((first, other) for other in others)
+
 
 def wrong(problem: str, *, at: str | None = None) -> PydanticCustomError:
     """For a validator to raise: `problem`, `at` a path below the value it was given."""
     return PydanticCustomError("wrong", "{problem}", {"problem": problem, "at": at})
 
 
-def at_most(limit: int) -> BeforeValidator:
+@dataclass(frozen=True, slots=True)
+class AtMost:
     """Refuse a list or object of more than `limit` items before its items are looked at: looking at a million
     would hold the event loop up for seconds."""
 
-    def check(value: object) -> object:
-        if isinstance(value, list | dict) and len(value) > limit:
-            raise wrong(f"must hold at most {limit} items, not {len(value)}")
+    limit: int
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        found = handler(schema)
+        keyword = {"array": "maxItems", "object": "maxProperties"}.get(found.get("type", ""))
+        return {**found, keyword: self.limit} if keyword else found
+
+    def _check(self, value: object) -> object:
+        if isinstance(value, list | dict) and len(value) > self.limit:
+            raise wrong(f"must hold at most {self.limit} items, not {len(value)}")
         return value
 
-    return BeforeValidator(check)
+
+def at_most(limit: int) -> AtMost:
+    """An annotation for lists and objects."""
+    return AtMost(limit)
+
+
+@dataclass(frozen=True, slots=True)
+class OrAlso:
+    """Documents what a validator beside this annotation takes, too, and turns into what is annotated."""
+
+    schema: JsonSchemaValue
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"anyOf": [handler(schema), self.schema]}

@@ -1,0 +1,55 @@
+"""JSON Schema of bodies as they are really checked: pydantic cannot see what our own validators do."""
+
+from typing import cast
+
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, NoDefault
+from pydantic_core import core_schema
+
+from api.schema.base import Body
+
+SMALLEST_INT, LARGEST_INT = -(2**63), 2**64 - 1
+"""Integers beyond are read as floats (orjson), and refused where an integer is wanted."""
+
+NULL: JsonSchemaValue = {"type": "null"}
+
+
+class BodySchema(GenerateJsonSchema):
+    """JSON Schema (2020-12) in which null is the same as absent, and a member nobody knows may be nothing else."""
+
+    def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
+        """See GenerateJsonSchema; what a Body's `rules` say comes on top."""
+        found = super().model_schema(schema)
+        cls = schema["cls"]
+        if not issubclass(cls, Body):
+            return found
+        required = found.get("required", [])
+        members = cast("dict[str, JsonSchemaValue]", found.get("properties", {}))
+        for name, member in members.items():
+            if name not in required:
+                members[name] = _or_null(member)
+        for name, other in cls.other_names():
+            members[other] = {**members[name], "description": f"Another name of `{name}`."}
+        found["additionalProperties"] = NULL
+        found.update(cls.rules)
+        return found
+
+    def int_schema(self, schema: core_schema.IntSchema) -> JsonSchemaValue:
+        """See GenerateJsonSchema."""
+        return {"minimum": SMALLEST_INT, "maximum": LARGEST_INT, **super().int_schema(schema)}
+
+    def get_default_value(self, schema: core_schema.WithDefaultSchema) -> object:
+        """See GenerateJsonSchema: none but what a client could send, too."""
+        default = super().get_default_value(schema)
+        return default if isinstance(default, str | int | float) else NoDefault
+
+    def field_title_should_be_set(self, schema: object) -> bool:
+        """See GenerateJsonSchema: a field's title would only repeat its name."""
+        return False
+
+
+def _or_null(schema: JsonSchemaValue) -> JsonSchemaValue:
+    if NULL in schema.get("anyOf", []):
+        return schema
+    notes = {"description", "default"} & schema.keys()
+    kept = {name: value for name, value in schema.items() if name not in notes}
+    return {"anyOf": [kept, NULL]} | {name: schema[name] for name in notes}
