@@ -18,7 +18,7 @@ class FinishReason(StrEnum):
     """Why the engine ended a row by itself."""
 
     STOP = "stop"
-    """It produced one of the stop ids."""
+    """It produced one of the stop ids, or a word of its grammar that nothing can be added to."""
     LENGTH = "length"
     """It produced `max_tokens` tokens."""
 
@@ -53,13 +53,16 @@ class Sampling:
     top_logprobs: int | None = None
     """None: no log-probabilities; n: those of the chosen token and of the n likeliest."""
     grammar: str = ""
-    """What the output must spell, as llguidance reads it; empty where it is free."""
+    """What the output must spell (or the beginning of it, cut off by max_tokens), as llguidance reads it: Lark, or its
+    JSON form. Empty: free. Tokens that it does not allow are taken out after penalties and bias, before all else. The
+    row ends with STOP where nothing can be added, or by a stop id where nothing must be."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenOutput:
     """One token, produced, or scored in a prompt (ScoredSlice). Log-probabilities are natural logarithms, of the
-    distribution after penalties and bias and before temperature and filters; None where the row did not ask."""
+    distribution after penalties and bias and before grammar, temperature and filters, so that they are finite; None
+    where the row did not ask."""
 
     token_id: int
     logprob: float | None = None

@@ -1,4 +1,8 @@
-"""The running batch: rows join and leave between steps, and the next step starts before the last one is read."""
+"""The running batch: rows join and leave between steps, and the next step starts before the last one is read.
+
+A row that has a grammar cannot choose its next token before its last one is known, but the model can be fed that token:
+with such rows only the forward pass is started early, and their masks are made while it is computed (ADR 8).
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -10,8 +14,9 @@ from runtime.engine.commands import DecodedRow, JoinRow, SequenceFailed
 from runtime.mlx.caches import Caches, extend, merge
 from runtime.mlx.choice import Choice
 from runtime.mlx.edits import RowHistory
+from runtime.mlx.grammar import Grammars, Mask, Matcher
 from runtime.mlx.sampler import Sampler
-from runtime.types import FinishReason, SequenceId
+from runtime.types import FinishReason, SequenceId, TokenOutput
 
 
 @dataclass(slots=True)
@@ -21,15 +26,26 @@ class Row:
     spec: JoinRow
     history: list[int]
     """Prompt and output ids that were handed out; the choice under way is not among them."""
+    matcher: Matcher | None = None
+    """How far the output is in the row's grammar, if it has one."""
 
     @property
     def produced(self) -> int:
         return len(self.history) - self.spec.prompt_tokens
 
-    def finish(self, token_id: int) -> FinishReason | None:
-        """Why `token_id`, the next of the history, ends the row; None if it does not."""
+    @property
+    def error(self) -> str:
+        """Why the row cannot go on; empty if it can."""
+        return self.matcher.error if self.matcher else ""
+
+    def take(self, token_id: int) -> FinishReason | None:
+        """Let `token_id` be the next of the history; why it ends the row, None if it does not."""
         if token_id in self.spec.sampling.stop_ids:
             return FinishReason.STOP
+        if self.matcher:
+            self.matcher.advance([token_id])
+            if self.matcher.complete:
+                return FinishReason.STOP
         return FinishReason.LENGTH if self.produced + 1 >= self.spec.sampling.max_tokens else None
 
     def for_sampler(self) -> RowHistory:
@@ -56,9 +72,10 @@ class DecodeBatch:
     After a method raised, nothing but `rows` may be used any more: what they hand out is unchanged by the failure.
     """
 
-    def __init__(self, model: Module, vocab_size: int) -> None:
+    def __init__(self, model: Module, vocab_size: int, grammars: Grammars) -> None:
         self._model = model
         self._vocab_size = vocab_size
+        self._grammars = grammars
         self._rows: list[Row] = []
         self._caches: Caches = []
         self._sampler: Sampler | None = None
@@ -83,16 +100,19 @@ class DecodeBatch:
         Their first step is taken at once, in a forward pass of their own: from then on every row of the batch
         has a choice under way.
         """
-        newcomers = DecodeBatch(self._model, self._vocab_size)
-        newcomers._begin([Row(spec, list(spec.history)) for spec in specs], merge(caches))
+        newcomers = DecodeBatch(self._model, self._vocab_size, self._grammars)
+        newcomers._begin([self._row_of(spec) for spec in specs], merge(caches))
         self.absorb(newcomers)
 
+    def _row_of(self, spec: JoinRow) -> Row:
+        sampling, output = spec.sampling, spec.history[spec.prompt_tokens :]
+        matcher = self._grammars.matcher(sampling.grammar, sampling.stop_ids, output) if sampling.grammar else None
+        return Row(spec, list(spec.history), matcher)
+
     def _begin(self, rows: list[Row], caches: Caches) -> None:
-        sampler = self._sampler_for(rows)
-        last_ids = mx.array([row.history[-1] for row in rows])
-        choice = sampler.sample(self._forward(last_ids, caches), [row.produced for row in rows])
-        mx.async_eval(choice.arrays())
-        self._rows, self._caches, self._sampler, self._choice = rows, caches, sampler, choice
+        self._rows, self._caches = rows, caches
+        logits = self._forward(mx.array([row.history[-1] for row in rows]))
+        self._choice = self._choose(logits, [row.produced for row in rows])
 
     def absorb(self, other: "DecodeBatch") -> None:
         """Take in all rows of another batch, which must not be used any more."""
@@ -110,17 +130,33 @@ class DecodeBatch:
         if self._choice is None:
             return Step()
         choice, self._choice = self._choice, None
-        if any(row.produced + 1 < row.spec.sampling.max_tokens for row in self._rows):
-            self._choice = self._start(choice.tokens)
+        positions = [row.produced + 1 for row in self._rows]
+        logits = self._follow(choice.tokens) if self._go_on() else None
+        if logits is not None and not self._constrained():
+            self._choice = self._choose(logits, positions)
         outputs = choice.read([row.spec.sampling for row in self._rows])
-        finishes = [row.finish(output.token_id) for row, output in zip(self._rows, outputs, strict=True)]
+        finishes = [row.take(output.token_id) for row, output in zip(self._rows, outputs, strict=True)]
+        if logits is not None and self._choice is None:
+            self._choice = self._choose(logits, positions)
+        return self._hand_out(outputs, finishes)
+
+    def _hand_out(self, outputs: Sequence[TokenOutput], finishes: Sequence[FinishReason | None]) -> Step:
+        """Part with a step's tokens, and with the rows that it ends."""
         step = Step()
-        for place, (row, output) in enumerate(zip(self._rows, outputs, strict=True)):
-            step.rows.append(DecodedRow(row.spec.sequence_id, (output,), finishes[place]))
-            if finishes[place] and row.spec.keep_kv:
+        going_on: list[tuple[Row, TokenOutput]] = []
+        leaving = []
+        for place, (row, output, finish) in enumerate(zip(self._rows, outputs, finishes, strict=True)):
+            if row.error:
+                step.failed.append(SequenceFailed(row.spec.sequence_id, row.error))
+            else:
+                step.rows.append(DecodedRow(row.spec.sequence_id, (output,), finish))
+            if finish and row.spec.keep_kv and not row.error:
                 step.kept[row.spec.sequence_id] = self._cache_of(place)
-        going_on = [(row, output) for row, output, end in zip(self._rows, outputs, finishes, strict=True) if not end]
-        self._leave([place for place, finish in enumerate(finishes) if finish])
+            if finish or row.error:
+                leaving.append(place)
+            else:
+                going_on.append((row, output))
+        self._leave(leaving)
         # Last of all, so that histories tell what was handed out, whatever raises before.
         for row, output in going_on:
             row.history.append(output.token_id)
@@ -136,18 +172,35 @@ class DecodeBatch:
         mx.async_eval(choice.arrays())
         self._choice, self._sampler = choice, None
 
-    def _start(self, tokens: mx.array) -> Choice:
-        """Begin the step that follows the choice of `tokens`."""
-        self._sampler = sampler = self._sampler or self._sampler_for(self._rows)
-        sampler.observe(tokens)
-        choice = sampler.sample(self._forward(tokens, self._caches), [row.produced + 1 for row in self._rows])
+    def _go_on(self) -> bool:
+        return any(row.produced + 1 < row.spec.sampling.max_tokens for row in self._rows)
+
+    def _constrained(self) -> bool:
+        return any(row.matcher for row in self._rows)
+
+    def _follow(self, tokens: mx.array) -> mx.array:
+        """Begin the step that follows the choice of `tokens`, which need not be known yet; its logits."""
+        self._sampler = self._sampler or self._sampler_for(self._rows)
+        self._sampler.observe(tokens)
+        return self._forward(tokens)
+
+    def _forward(self, tokens: mx.array) -> mx.array:
+        """Feed one token per row; logits of shape [batch, vocabulary], under way if their choice has to wait."""
+        logits: mx.array = self._model(tokens[:, None], cache=self._caches)[:, -1]
+        if self._constrained():
+            mx.async_eval(logits)
+        return logits
+
+    def _choose(self, logits: mx.array, positions: Sequence[int]) -> Choice:
+        """Choose every row's next token from `logits`; the choice is under way."""
+        self._sampler = self._sampler or self._sampler_for(self._rows)
+        choice = self._sampler.sample(logits, positions, self._mask())
         mx.async_eval(choice.arrays())
         return choice
 
-    def _forward(self, tokens: mx.array, caches: Caches) -> mx.array:
-        """Feed one token per row; logits of shape [batch, vocabulary]."""
-        logits: mx.array = self._model(tokens[:, None], cache=caches)[:, -1]
-        return logits
+    def _mask(self) -> Mask | None:
+        matchers = {place: row.matcher for place, row in enumerate(self._rows) if row.matcher}
+        return self._grammars.mask(matchers) if matchers else None
 
     def _sampler_for(self, rows: Sequence[Row]) -> Sampler:
         return Sampler([row.for_sampler() for row in rows], self._vocab_size)

@@ -13,7 +13,7 @@ from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache
 
 from runtime.engine import commands as c
 from runtime.engine.host import Beat
-from runtime.mlx import device, loader, memory
+from runtime.mlx import device, grammar, loader, memory
 from runtime.mlx.batch import DecodeBatch, Step
 from runtime.mlx.caches import Caches, beginning, bytes_per_token
 from runtime.mlx.revival import failure_of, revive
@@ -33,6 +33,7 @@ class MlxEngine:
     def __init__(self, beat: Beat) -> None:
         self._beat = beat
         self._model: loader.LoadedModel
+        self._grammars: grammar.Grammars
         self._batches: list[DecodeBatch] = []
         """More than one only where padding costs more than it saves: see device.may_share_a_batch."""
         self._prefilled: dict[SequenceId, Caches] = {}
@@ -73,6 +74,13 @@ class MlxEngine:
     def _load(self, path: Path, trust_remote_code: bool) -> ModelFacts:
         self._beat("loading the model")
         self._model = loader.load(path, trust_remote_code=trust_remote_code)
+        self._beat("reading the tokeniser")
+        self._grammars = grammar.load(
+            path,
+            vocab_size=self._model.vocab_size,
+            eos_ids=self._model.eos_ids,
+            trust_remote_code=trust_remote_code,
+        )
         self._beat("warming up")
         caches = self._new_caches()
         self._feed((0,), caches)
@@ -174,7 +182,7 @@ class MlxEngine:
 
     def _batch_of(self, rows: Sequence[c.JoinRow]) -> DecodeBatch:
         """A batch of these rows, their caches computed from their histories."""
-        batch = DecodeBatch(self._model.model, self._model.vocab_size)
+        batch = DecodeBatch(self._model.model, self._model.vocab_size, self._grammars)
         everyones = []
         for row in rows:
             caches = self._new_caches()

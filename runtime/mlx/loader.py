@@ -39,6 +39,8 @@ class LoadedModel:
     """Tokens a sequence may hold, as the configuration says."""
     vocab_size: int
     """Ids below this can be fed in and come out; the configuration may promise more or fewer."""
+    eos_ids: tuple[int, ...]
+    """The end-of-sequence ids that the configuration names."""
     dtype: str
     """The floating type of most of its bytes: the type it computes in."""
     weight_bytes: int
@@ -56,6 +58,7 @@ def load(path: Path, *, trust_remote_code: bool) -> LoadedModel:
             config=config,
             context_tokens=_context_tokens(config),
             vocab_size=_vocabulary_size(model),
+            eos_ids=_eos_ids(config),
             dtype=_main_dtype(parameters),
             weight_bytes=sum(array.nbytes for array in parameters),
         )
@@ -111,6 +114,12 @@ def _vocabulary_size(model: Module) -> int:
     embeddings = [module for module in model.modules() if isinstance(module, Embedding | QuantizedEmbedding)]
     rows = max((module.weight.shape[0] for module in embeddings), default=logits.shape[-1])
     return int(min(rows, logits.shape[-1]))
+
+
+def _eos_ids(config: Config) -> tuple[int, ...]:
+    """`eos_token_id` is an id, a list of ids, or missing. (mlx-lm puts generation_config.json's in its place.)"""
+    value = config.get("eos_token_id")
+    return tuple(item for item in (value if isinstance(value, list) else [value]) if isinstance(item, int))
 
 
 def _main_dtype(parameters: list[mx.array]) -> str:

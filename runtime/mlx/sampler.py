@@ -7,6 +7,7 @@ import mlx.core as mx
 from runtime.mlx.choice import Choice, Logprobs
 from runtime.mlx.draw import Draws, log_softmax, uniform
 from runtime.mlx.edits import Edits, RowHistory
+from runtime.mlx.grammar import Mask
 from runtime.types import Sampling
 
 
@@ -30,22 +31,24 @@ class Sampler:
         if self._edited:
             self._edits.observe(tokens[mx.array(self._edited)])
 
-    def sample(self, logits: mx.array, positions: Sequence[int]) -> Choice:
+    def sample(self, logits: mx.array, positions: Sequence[int], mask: Mask | None = None) -> Choice:
         """Choose every row's next token; nothing is computed yet.
 
         Args:
             logits: shape [batch, vocabulary].
             positions: per row, how many output tokens come before the one to choose.
+            mask: what the rows that have a grammar may choose from. Log-probabilities are those without it.
         """
         logits = logits.astype(mx.float32)
         if self._edited:
             edited = mx.array(self._edited)
             logits[edited] = self._edits.apply(logits[edited])
-        tokens = mx.argmax(logits, axis=-1)
+        allowed = mask.apply(logits) if mask else logits
+        tokens = mx.argmax(allowed, axis=-1)
         if self._drawn:
             drawn = mx.array(self._drawn)
             numbers = mx.array([uniform(self._seeds[i], positions[i]) for i in self._drawn])
-            tokens[drawn] = self._draws.draw(logits[drawn], numbers).astype(tokens.dtype)
+            tokens[drawn] = self._draws.draw(allowed[drawn], numbers).astype(tokens.dtype)
         return Choice(tokens, (self._logprobs(logits, tokens),) if self._asked else ())
 
     def _logprobs(self, logits: mx.array, tokens: mx.array) -> Logprobs:
