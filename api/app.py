@@ -12,6 +12,7 @@ from api.errors import respond
 from api.metrics import show_metrics
 from api.models import model_routes
 from api.operations import operation_routes
+from api.responses import response_routes
 
 BODY_TIMEOUT_S = 60
 """How long a request's body may take to arrive."""
@@ -31,7 +32,7 @@ def create_app(context: ApiContext, *, app_class: type[Quart] = Quart) -> Quart:
         PROPAGATE_EXCEPTIONS=False,
     )
     app.url_map.merge_slashes = False  # A path with two slashes is a wrong path, not a redirect.
-    for routes in (chat_routes, completion_routes, model_routes, operation_routes):
+    for routes in (chat_routes, completion_routes, response_routes, model_routes, operation_routes):
         app.register_blueprint(routes(context))
     app.register_error_handler(Exception, respond)
     app.before_request(note_route)

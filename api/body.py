@@ -1,5 +1,7 @@
 """From the bytes of a call to a checked body, or to the one line that says what is wrong with them."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 import orjson
@@ -13,6 +15,7 @@ LONGEST_NAME = 100
 """Characters of a field's name that an error repeats."""
 
 B = TypeVar("B", bound=Body)
+T = TypeVar("T")
 
 
 async def read_body(kind: type[B]) -> B:
@@ -35,8 +38,13 @@ def parse(kind: type[B], raw: bytes) -> B:
         raise bad_request(f"The body is not valid JSON: {error}.", code="invalid_json") from None
     if not isinstance(data, dict):
         raise bad_request("The body must be a JSON object.")
+    return translated(partial(kind.model_validate, data))
+
+
+def translated(make: Callable[[], T]) -> T:
+    """What `make` makes out of a body that has been read. Raises ApiError, a 400, if that is not valid."""
     try:
-        return kind.model_validate(data)
+        return make()
     except ValidationError as error:
         raise _one_line(error) from None
 

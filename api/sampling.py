@@ -44,8 +44,8 @@ def _base(body: GenerationBody, context: ApiContext) -> Sampling:
     return Sampling(
         max_tokens=1,
         stop_ids=context.codec.stop_ids,
-        temperature=_first(body.temperature, settings.default_temperature, 1.0),
-        top_p=_first(body.top_p, settings.default_top_p, 1.0),
+        temperature=first_given(body.temperature, settings.default_temperature, 1.0),
+        top_p=first_given(body.top_p, settings.default_top_p, 1.0),
         top_k=body.top_k if 0 < body.top_k < vocab_size else 0,
         min_p=body.min_p,
         repetition_penalty=body.repetition_penalty,
@@ -56,7 +56,8 @@ def _base(body: GenerationBody, context: ApiContext) -> Sampling:
     )
 
 
-def _first(*values: float | None) -> float:
+def first_given(*values: float | None) -> float:
+    """The first of `values` that somebody chose."""
     return next(value for value in values if value is not None)
 
 

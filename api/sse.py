@@ -19,6 +19,11 @@ def frame(payload: object) -> bytes:
     return b"data: " + orjson.dumps(payload) + b"\n\n"
 
 
+def event(name: str, payload: object) -> bytes:
+    """One event with a name, as the clients of some APIs tell events apart."""
+    return b"event: " + name.encode() + b"\n" + frame(payload)
+
+
 def stream(frames: AsyncGenerator[bytes]) -> Response:
     """A response that sends `frames` as they come, for as long as they come."""
     response = current_app.response_class(frames, headers=_HEADERS, mimetype="text/event-stream")

@@ -41,20 +41,28 @@ class FunctionTool(Body):
 
 
 def _arguments(text: object) -> object:
-    """Arguments travel as JSON text, and templates want the object; models write nothing for no arguments."""
+    """Arguments travel as JSON text, and templates want the object; models write nothing for no arguments.
+
+    Text that is no JSON object is what a model wrote when it went wrong: the template gets it as it is, so that the
+    conversation can go on.
+    """
+    if not isinstance(text, str):
+        raise wrong("must be a JSON object in a string")
     try:
-        if isinstance(text, str):
-            return orjson.loads(text or "{}")
-    except orjson.JSONDecodeError as error:
-        raise wrong(f"must be a JSON object in a string: {error}") from None
-    raise wrong("must be a JSON object in a string")
+        arguments = orjson.loads(text or "{}")
+    except orjson.JSONDecodeError:
+        return text
+    return arguments if isinstance(arguments, dict) else text
+
+
+Arguments = Annotated[dict[str, object] | str, BeforeValidator(_arguments)]
 
 
 class CalledFunction(Body):
     """What the assistant called."""
 
     name: Annotated[str, MaxLen(1024)]
-    arguments: Annotated[dict[str, object], BeforeValidator(_arguments)]
+    arguments: Arguments
 
 
 class ToolCall(Body):
@@ -78,6 +86,8 @@ class ToolChoice:
 
 def _tool_choice(value: object) -> ToolChoice:
     match value:
+        case ToolChoice():
+            return value
         case "none" | "auto" | "required":
             return ToolChoice(value)
         case {"type": "function", "function": {"name": str(name)}}:
