@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from quart import request
 
 from api.errors import ApiError, bad_request
-from api.schema.base import Body
+from api.schema.base import Body, too_deep
 
 LONGEST_NAME = 100
 """Characters of a field's name that an error repeats."""
@@ -38,6 +38,8 @@ def parse(kind: type[B], raw: bytes) -> B:
         raise bad_request(f"The body is not valid JSON: {error}.", code="invalid_json") from None
     if not isinstance(data, dict):
         raise bad_request("The body must be a JSON object.")
+    if too_deep(data):
+        raise bad_request("The body is nested too deeply.", code="invalid_json")
     return translated(partial(kind.model_validate, data))
 
 

@@ -4,9 +4,11 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Le, MaxLen, MinLen
 from pydantic import AliasChoices, BeforeValidator, Field, model_validator
+from pydantic.json_schema import JsonSchemaValue
 
-from api.schema.base import Body, at_most, wrong
+from api.schema.base import Body, OrAlso, at_most, wrong
 from api.schema.generation import GenerationBody
+from api.schema.rules import Rules, all_of, an_object, either, has, lacks, says
 from api.schema.tools import FunctionTool, ToolCall, ToolChoice, ToolChoiceField, Tools
 
 IMAGE_PARTS = frozenset({"image", "image_url", "input_image"})
@@ -35,11 +37,42 @@ def _part_text(part: object, *, at: str) -> str:
             raise wrong("must be an object with a type", at=at)
 
 
+_PART = an_object(type={"const": "text"}, text={"type": "string"})
+_PART["properties"]["cache_control"] = {}
+_PART["additionalProperties"] = False
+PARTS = OrAlso({"type": "array", "minItems": 1, "maxItems": 10_000, "items": _PART})
+
+_NOT_ASSISTANT: JsonSchemaValue = {
+    "properties": {
+        "tool_calls": {"type": ["array", "null"], "maxItems": 0},
+        "reasoning_content": {"enum": ["", None]},
+        "reasoning": {"enum": ["", None]},
+    }
+}
+_TEXT: JsonSchemaValue = {"type": "string", "minLength": 1}
+
+
 class Message(Body):
     """One turn of the conversation."""
 
+    rules: ClassVar[Rules] = (
+        either(
+            all_of(says("role", "system", "developer", "user"), has("content"), lacks("tool_call_id"), _NOT_ASSISTANT),
+            all_of(says("role", "tool"), has("content"), has("tool_call_id"), _NOT_ASSISTANT),
+            *(
+                all_of(says("role", "assistant"), lacks("tool_call_id"), something)
+                for something in (
+                    has("content"),
+                    has("tool_calls", {"type": "array", "minItems": 1}),
+                    has("reasoning_content", _TEXT),
+                    all_of(has("reasoning", _TEXT), lacks("reasoning_content")),
+                )
+            ),
+        ),
+    )
+
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Annotated[str, BeforeValidator(_joined), at_most(10_000)] | None = None
+    content: Annotated[str, BeforeValidator(_joined), PARTS, at_most(10_000)] | None = None
     name: str | None = None
     tool_calls: Annotated[list[ToolCall], at_most(1_000)] = Field(default_factory=list)
     tool_call_id: str | None = None
@@ -52,7 +85,7 @@ class Message(Body):
 
     @model_validator(mode="after")
     def _fits_its_role(self) -> "Message":
-        if self.content is None and not self.tool_calls and self.reasoning_content is None:
+        if self.content is None and not self.tool_calls and not self.reasoning_content:
             raise wrong("is missing", at="content")
         for field in ("tool_calls", "reasoning_content"):
             if getattr(self, field) and self.role != "assistant":
@@ -81,6 +114,13 @@ class JsonSchema(Body):
 class ResponseFormat(Body):
     """The form of the answer: enforced while it is written."""
 
+    rules: ClassVar[Rules] = (
+        either(
+            all_of(says("type", "json_schema"), has("json_schema")),
+            all_of(says("type", "text", "json_object"), lacks("json_schema")),
+        ),
+    )
+
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchema | None = None
 
@@ -95,6 +135,11 @@ class ChatBody(GenerationBody):
     """A conversation that wants its next turn."""
 
     prompt_field: ClassVar[str] = "messages"
+    rules: ClassVar[Rules] = (
+        *GenerationBody.rules,
+        either(lacks("top_logprobs"), says("logprobs", True)),
+        either({"properties": {"tool_choice": {"enum": ["none", "auto", None]}}}, has("tools", {"minItems": 1})),
+    )
     not_yet: ClassVar[frozenset[str]] = GenerationBody.not_yet | {
         "audio",
         "function_call",

@@ -3,15 +3,19 @@
 from typing import Annotated, ClassVar
 
 from annotated_types import Ge, Le
-from pydantic import PlainValidator, model_validator
+from pydantic import PlainValidator, WithJsonSchema, model_validator
+from pydantic.json_schema import JsonSchemaValue
 
 from api.schema.base import wrong
 from api.schema.generation import GenerationBody
+from api.schema.rules import Rules, either, says
 
 Prompt = str | tuple[int, ...]
 """One prompt: text, or token ids."""
 
 MOST_PROMPTS = 64
+
+TOKEN_ID: JsonSchemaValue = {"type": "integer", "minimum": 0, "maximum": 2**64 - 1}
 
 
 def _prompts(value: object) -> list[Prompt]:
@@ -38,19 +42,29 @@ def _prompt(value: object, *, at: str | None) -> Prompt:
     return tuple(value)
 
 
+ONE_PROMPT = either({"type": "string", "minLength": 1}, {"type": "array", "minItems": 1, "items": TOKEN_ID})
+PROMPTS = WithJsonSchema(
+    either(*ONE_PROMPT["anyOf"], {"type": "array", "minItems": 1, "maxItems": MOST_PROMPTS, "items": ONE_PROMPT})
+)
+
+
 class CompletionBody(GenerationBody):
     """Prompts that want to be continued."""
 
     prompt_field: ClassVar[str] = "prompt"
+    rules: ClassVar[Rules] = (
+        *GenerationBody.rules,
+        either({"properties": {"max_tokens": {"not": {"const": 0}}}}, says("echo", True)),
+    )
 
-    prompt: Annotated[list[Prompt], PlainValidator(_prompts)]
+    prompt: Annotated[list[Prompt], PlainValidator(_prompts), PROMPTS]
     echo: bool = False
     """Send the prompt before the completion."""
     logprobs: Annotated[int, Ge(0), Le(5)] | None = None
     """Tell how likely each token was, those of an echo too, beside so many of the likeliest."""
     max_tokens: Annotated[int, Ge(0)] | None = None
     best_of: int | None = None
-    suffix: str = ""
+    suffix: Annotated[str, WithJsonSchema({"const": ""})] = ""
 
     @model_validator(mode="after")
     def _honoured(self) -> "CompletionBody":

@@ -6,11 +6,10 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, NoDefault
 from pydantic_core import core_schema
 
 from api.schema.base import Body
+from api.schema.rules import NULL
 
 SMALLEST_INT, LARGEST_INT = -(2**63), 2**64 - 1
 """Integers beyond are read as floats (orjson), and refused where an integer is wanted."""
-
-NULL: JsonSchemaValue = {"type": "null"}
 
 
 class BodySchema(GenerateJsonSchema):
@@ -30,7 +29,10 @@ class BodySchema(GenerateJsonSchema):
         for name, other in cls.other_names():
             members[other] = {**members[name], "description": f"Another name of `{name}`."}
         found["additionalProperties"] = NULL
-        found.update(cls.rules)
+        if len(cls.rules) == 1:
+            found.update(cls.rules[0])
+        elif cls.rules:
+            found["allOf"] = list(cls.rules)
         return found
 
     def int_schema(self, schema: core_schema.IntSchema) -> JsonSchemaValue:

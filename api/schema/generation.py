@@ -4,9 +4,10 @@ import re
 from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Le, MaxLen, MinLen
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
-from api.schema.base import Body, at_most, wrong
+from api.schema.base import Body, OrAlso, at_most, wrong
+from api.schema.rules import Rules, either, lacks, says
 
 StopString = Annotated[str, MinLen(1), MaxLen(1024)]
 Bias = Annotated[float, Ge(-100), Le(100)]
@@ -27,6 +28,17 @@ def _by_id(biases: object) -> object:
     return {int(key): bias for key, bias in biases.items()}
 
 
+ONE_STOP = OrAlso({"type": "string", "minLength": 1, "maxLength": 1024})
+BIASES = WithJsonSchema(
+    {
+        "type": "object",
+        "propertyNames": {"pattern": "^[0-9]{1,9}$"},
+        "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100},
+        "maxProperties": 1024,
+    }
+)
+
+
 class StreamOptions(Body):
     """How to stream."""
 
@@ -42,6 +54,7 @@ class GenerationBody(Body):
     prompt_field: ClassVar[str]
     """The field that holds the prompt."""
     not_yet: ClassVar[frozenset[str]] = frozenset({"repetition_policy_override"})
+    rules: ClassVar[Rules] = (either(lacks("stream_options"), says("stream", True)),)
 
     model: str = "default"
     temperature: Annotated[float, Ge(0), Le(2)] | None = None
@@ -50,10 +63,10 @@ class GenerationBody(Body):
     """0 and -1 are off."""
     min_p: Annotated[float, Ge(0), Le(1)] = 0.0
     max_tokens: Annotated[int, Ge(1)] | None = None
-    stop: Annotated[list[StopString], at_most(16), BeforeValidator(_as_list)] = Field(default_factory=list)
+    stop: Annotated[list[StopString], at_most(16), BeforeValidator(_as_list), ONE_STOP] = Field(default_factory=list)
     seed: int | None = None
     n: Annotated[int, Ge(1), Le(16)] = 1
-    logit_bias: Annotated[dict[int, Bias], BeforeValidator(_by_id), at_most(1024)] = Field(default_factory=dict)
+    logit_bias: Annotated[dict[int, Bias], BeforeValidator(_by_id), at_most(1024), BIASES] = Field(default_factory=dict)
     presence_penalty: Penalty = 0.0
     frequency_penalty: Penalty = 0.0
     repetition_penalty: Annotated[float, Ge(0.01), Le(10)] = 1.0

@@ -5,9 +5,10 @@ from typing import Annotated, Literal
 
 import orjson
 from annotated_types import MaxLen
-from pydantic import BeforeValidator, Field, PlainValidator, StringConstraints
+from pydantic import BeforeValidator, Field, PlainValidator, StringConstraints, WithJsonSchema
 
-from api.schema.base import Body, at_most, wrong
+from api.schema.base import Body, at_most, too_deep, wrong
+from api.schema.rules import an_object, either
 
 MOST_TOOLS = 512
 
@@ -52,10 +53,13 @@ def _arguments(text: object) -> object:
         arguments = orjson.loads(text or "{}")
     except orjson.JSONDecodeError:
         return text
+    if too_deep(arguments):
+        raise wrong("is nested too deeply")
     return arguments if isinstance(arguments, dict) else text
 
 
-Arguments = Annotated[dict[str, object] | str, BeforeValidator(_arguments)]
+JSON_TEXT = WithJsonSchema({"type": "string", "contentMediaType": "application/json"})
+Arguments = Annotated[dict[str, object] | str, BeforeValidator(_arguments), JSON_TEXT]
 
 
 class CalledFunction(Body):
@@ -106,5 +110,14 @@ def _allowed_name(tool: object, *, at: str) -> str:
             raise wrong('must be {"type": "function", "function": {"name": a name}}', at=f"allowed_tools.tools.{at}")
 
 
-ToolChoiceField = Annotated[ToolChoice, PlainValidator(_tool_choice)]
+_FUNCTION = an_object(type={"const": "function"}, function=an_object(name={"type": "string"}))
+_ALLOWED = an_object(mode={"enum": ["auto", "required"]}, tools={"type": "array", "items": _FUNCTION})
+CHOICES = WithJsonSchema(
+    either(
+        {"enum": ["none", "auto", "required"]},
+        _FUNCTION,
+        an_object(type={"const": "allowed_tools"}, allowed_tools=_ALLOWED),
+    )
+)
+ToolChoiceField = Annotated[ToolChoice, PlainValidator(_tool_choice), CHOICES]
 Tools = Annotated[list[Annotated[FunctionTool, BeforeValidator(_function_only)]], at_most(MOST_TOOLS)]

@@ -206,11 +206,27 @@ async def test_bytes_that_are_no_json_object_are_a_400(app: Quart, desk: FakeDes
     assert (await call(app, "POST", CHAT_ROUTE, CHAT)).status == 200
 
 
-async def test_deeply_nested_values_do_no_harm(app: Quart) -> None:
-    body, deep = orjson.dumps(CHAT)[:-1], b"[" * 1000 + b"]" * 1000
-    assert (await call(app, "POST", CHAT_ROUTE, body + b',"metadata":' + deep + b"}")).status == 200
-    reply = await call(app, "POST", CHAT_ROUTE, body + b',"chat_template_kwargs":{"a":' + deep + b"}}")
-    assert (reply.status, reply.error["type"]) == (400, "invalid_request_error")
+@pytest.mark.parametrize(("levels", "status"), [(200, 200), (260, 400), (1000, 400), (2000, 400)])
+@pytest.mark.parametrize(
+    "field",
+    [
+        '"metadata":%s',
+        '"chat_template_kwargs":{"a":%s}',
+        '"tools":[{"type":"function","function":{"name":"f","parameters":{"x":%s}}}],"tool_choice":"none"',
+    ],
+)
+async def test_deeply_nested_values_do_no_harm(app: Quart, field: str, levels: int, status: int) -> None:
+    deep = "[" * levels + "]" * levels
+    body = orjson.dumps(CHAT).decode()[:-1] + "," + field % deep + "}"
+    assert (await call(app, "POST", CHAT_ROUTE, body.encode())).status == status
+
+
+@pytest.mark.parametrize(("levels", "said"), [(200, "The prompt has"), (260, "is nested too deeply")])
+async def test_deeply_nested_arguments_do_no_harm(app: Quart, levels: int, said: str) -> None:
+    deep = '{"a":' * levels + "1" + "}" * levels
+    called = {"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": deep}}]}
+    reply = await call(app, "POST", CHAT_ROUTE, CHAT | {"messages": [{"role": "user", "content": "Hi"}, called]})
+    assert (reply.status, said in str(reply.error["message"])) == (400, True)
 
 
 async def test_an_image_is_refused_because_the_model_is_text_only(app: Quart) -> None:
