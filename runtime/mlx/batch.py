@@ -199,7 +199,7 @@ class DecodeBatch:
         return choice
 
     def _mask(self) -> Mask | None:
-        matchers = {place: row.matcher for place, row in enumerate(self._rows) if row.matcher}
+        matchers = {place: row.matcher for place, row in enumerate(self._rows) if row.matcher and not row.error}
         return self._grammars.mask(matchers) if matchers else None
 
     def _sampler_for(self, rows: Sequence[Row]) -> Sampler:

@@ -21,7 +21,7 @@ WORD_BITS = 32
 class Matcher:
     """How far the output of one row has come in its grammar: a function of the grammar and the output ids.
 
-    Once in error it stays in error, takes every token, and lets every token through.
+    Once in error it stays in error, and takes whatever comes.
     """
 
     def __init__(self, matcher: LLMatcher | None, stop_ids: Collection[int], *, refusal: str = "") -> None:
@@ -49,17 +49,14 @@ class Matcher:
             self._matcher.consume_tokens(list(token_ids))
 
     def fill(self, bits: NDArray[np.int32]) -> None:
-        """Write which tokens may come next into `bits`, shape [1, words], see Mask: all of them, if in error.
+        """Write which tokens may come next into `bits`, shape [1, words]; see Mask.
 
         Where the output is a word of the grammar as it is, the row's stop ids are among them. It may turn out here that
-        the grammar is too complex: an error.
+        the grammar is too complex; in error, the bits mean nothing.
         """
-        bits[:] = -1
-        if self._matcher and not self._matcher.is_error():
+        if self._matcher:
             fill_next_token_bitmask(self._matcher, bits)
-            if self._matcher.is_error():
-                bits[:] = -1
-            elif self._matcher.is_accepting():
+            if self._matcher.is_accepting():
                 np.bitwise_or.at(bits[0].view(np.uint32), self._stop_words, self._stop_bits)
 
 
@@ -90,7 +87,7 @@ class Grammars:
         """Without a tokeniser every grammar is refused, and `refusal` says why."""
         self._tokenizer = tokenizer
         self._refusal = refusal
-        self._words = -(-tokenizer.vocab_size // WORD_BITS) if tokenizer else 1
+        self._words = -(-tokenizer.vocab_size // WORD_BITS) if tokenizer else 0
 
     def matcher(self, grammar: str, stop_ids: Collection[int], output: Sequence[int]) -> Matcher:
         """A matcher that has taken `output` already; in error if the grammar is none, or `output` no beginning of it.
@@ -105,7 +102,7 @@ class Grammars:
         return matcher
 
     def mask(self, matchers: Mapping[int, Matcher]) -> Mask:
-        """What rows may choose from next, by their places in the batch.
+        """What rows may choose from next, by their places in the batch; none of the matchers is in error.
 
         One after the other: 8 rows take 0.1 ms in all, which threads (LLExecutor) do not better.
         """
