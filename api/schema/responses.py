@@ -35,7 +35,9 @@ class TextFormat(Body):
         return self
 
     def as_chat(self) -> ResponseFormat:
-        schema = None if self.schema_ is None else JsonSchema(name=self.name, schema_=self.schema_)
+        if self.schema_ is None:
+            return ResponseFormat(type=self.type)
+        schema = JsonSchema.model_validate({"name": self.name, "schema": self.schema_})
         return ResponseFormat(type=self.type, json_schema=schema)
 
 

@@ -73,6 +73,13 @@ async def test_a_stream_tells_the_events_in_order_and_numbers_them(app: Quart) -
     assert final.output_text == "Hello world."
 
 
+def test_the_form_of_the_text_is_the_response_format_of_a_chat() -> None:
+    form = {"type": "json_schema", "name": "person", "schema": {"type": "object"}, "strict": True}
+    chat = ResponsesBody.model_validate(HI | {"text": {"format": form}}).text.format.as_chat()
+    assert chat.json_schema
+    assert (chat.type, chat.json_schema.name, chat.json_schema.schema_) == ("json_schema", "person", {"type": "object"})
+
+
 async def test_a_response_cut_off_by_its_length_is_incomplete(app: Quart, desk: FakeDesk) -> None:
     desk.script = says("Hello", reason=FinishReason.LENGTH)
     body = (await call(app, "POST", ROUTE, HI | {"max_output_tokens": 3})).json
