@@ -78,8 +78,8 @@ def _check_prompt(body: GenerationBody, prompt: tuple[int, ...], context: ApiCon
         raise bad_request(f"{param}: the model has no token {max(prompt)}.", param=param)
     if len(prompt) >= facts.context_tokens:
         raise bad_request(
-            f"The prompt has {len(prompt)} tokens; the model's context of {facts.context_tokens} tokens must hold "
-            "prompt and answer.",
+            # In these words Anthropic's clients know that they must sum up the conversation.
+            f"The prompt is too long: {len(prompt)} tokens > {facts.context_tokens - 1} maximum.",
             param=param,
             code="context_length_exceeded",
         )
