@@ -11,6 +11,7 @@ from api.cors import allow_origins
 from api.errors import respond
 from api.metrics import show_metrics
 from api.models import model_routes
+from api.openapi import openapi_routes
 from api.operations import operation_routes
 from api.responses import response_routes
 
@@ -34,6 +35,7 @@ def create_app(context: ApiContext, *, app_class: type[Quart] = Quart) -> Quart:
     app.url_map.merge_slashes = False  # A path with two slashes is a wrong path, not a redirect.
     for routes in (chat_routes, completion_routes, response_routes, model_routes, operation_routes):
         app.register_blueprint(routes(context))
+    app.register_blueprint(openapi_routes(settings))
     app.register_error_handler(Exception, respond)
     app.before_request(note_route)
     if settings.cors_origins:

@@ -42,11 +42,21 @@ def operation_routes(context: ApiContext) -> Blueprint:
 
     @routes.get("/v1/actors")
     async def show_actors() -> Response:
-        if request.args.get("stream", "false") != "true" or request.method == "HEAD":
+        stream, interval_s = (
+            _streamed(request.args.get("stream", "false")),
+            _interval_s(request.args.get("interval", "1")),
+        )
+        if not stream or request.method == "HEAD":
             return _json(desk.snapshot())
-        return sse.stream(_snapshots(context, _interval_s(request.args.get("interval", "1"))))
+        return sse.stream(_snapshots(context, interval_s))
 
     return routes
+
+
+def _streamed(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise bad_request('stream: must be "true" or "false".', param="stream")
+    return text == "true"
 
 
 def _interval_s(text: str) -> float:

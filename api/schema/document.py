@@ -1,15 +1,25 @@
 """JSON Schema of bodies as they are really checked: pydantic cannot see what our own validators do."""
 
-from typing import cast
+from typing import cast, get_type_hints, is_typeddict
 
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, NoDefault
 from pydantic_core import core_schema
+from typing_extensions import TypedDict
 
 from api.schema.base import Body
 from api.schema.rules import NULL
 
 SMALLEST_INT, LARGEST_INT = -(2**63), 2**64 - 1
 """Integers beyond are read as floats (orjson), and refused where an integer is wanted."""
+
+
+def readable(kind: type) -> type:
+    """A TypedDict of the standard library as pydantic can read it (before Python 3.12 it cannot read those)."""
+    if not is_typeddict(kind):
+        return kind
+    members = {name: readable(hint) for name, hint in get_type_hints(kind).items()}
+    made: type = TypedDict(kind.__name__, members)  # type: ignore[misc] # mypy knows none that is made like this
+    return made
 
 
 class BodySchema(GenerateJsonSchema):
@@ -37,7 +47,8 @@ class BodySchema(GenerateJsonSchema):
 
     def int_schema(self, schema: core_schema.IntSchema) -> JsonSchemaValue:
         """See GenerateJsonSchema."""
-        return {"minimum": SMALLEST_INT, "maximum": LARGEST_INT, **super().int_schema(schema)}
+        bounds = {"minimum": SMALLEST_INT, "maximum": LARGEST_INT} if self.mode == "validation" else {}
+        return {**bounds, **super().int_schema(schema)}
 
     def get_default_value(self, schema: core_schema.WithDefaultSchema) -> object:
         """See GenerateJsonSchema: none but what a client could send, too."""
@@ -54,4 +65,5 @@ def _or_null(schema: JsonSchemaValue) -> JsonSchemaValue:
         return schema
     notes = {"description", "default"} & schema.keys()
     kept = {name: value for name, value in schema.items() if name not in notes}
-    return {"anyOf": [kept, NULL]} | {name: schema[name] for name in notes}
+    alternatives = kept["anyOf"] if list(kept) == ["anyOf"] else [kept]
+    return {"anyOf": [*alternatives, NULL]} | {name: schema[name] for name in notes}

@@ -1,0 +1,234 @@
+"""What the server sends, for the API's document: the members that are always there, and those that may be."""
+
+from typing import Literal, NotRequired
+
+from typing_extensions import TypedDict  # pydantic cannot read the library's before Python 3.12
+
+FinishReason = Literal["stop", "length", "tool_calls"]
+
+
+class ErrorDetail(TypedDict):
+    message: str
+    type: Literal["invalid_request_error", "authentication_error", "rate_limit_error", "server_error"]
+    param: str | None
+    """The path of the field at fault, such as `messages.0.content`."""
+    code: str | None
+
+
+class ErrorReply(TypedDict):
+    """What went wrong, in OpenAI's envelope."""
+
+    error: ErrorDetail
+
+
+class AnthropicErrorDetail(TypedDict):
+    type: str
+    message: str
+
+
+class AnthropicErrorReply(TypedDict):
+    """What went wrong, in Anthropic's envelope."""
+
+    type: Literal["error"]
+    error: AnthropicErrorDetail
+
+
+class CachedTokens(TypedDict):
+    cached_tokens: int
+
+
+class ReasoningTokens(TypedDict):
+    reasoning_tokens: int
+
+
+class Usage(TypedDict):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: CachedTokens
+    completion_tokens_details: ReasoningTokens
+
+
+class CalledFunction(TypedDict):
+    name: str
+    arguments: str
+    """JSON in a string."""
+
+
+class ToolCall(TypedDict):
+    id: str
+    type: Literal["function"]
+    function: CalledFunction
+
+
+class AssistantMessage(TypedDict):
+    role: Literal["assistant"]
+    content: str | None
+    reasoning: NotRequired[str]
+    reasoning_content: NotRequired[str]
+    """The same; clients read either name."""
+    tool_calls: NotRequired[list[ToolCall]]
+
+
+class TopLogprob(TypedDict):
+    token: str
+    bytes: list[int]
+    logprob: float
+
+
+class ScoredToken(TopLogprob):
+    top_logprobs: list[TopLogprob]
+
+
+class ChatLogprobs(TypedDict):
+    content: list[ScoredToken]
+    refusal: None
+
+
+class ChatChoice(TypedDict):
+    index: int
+    message: AssistantMessage
+    logprobs: ChatLogprobs | None
+    finish_reason: FinishReason
+
+
+class ChatCompletion(TypedDict):
+    """A conversation's next turn."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: Usage
+    diagnostics: NotRequired[dict[str, object]]
+
+
+class CompletionLogprobs(TypedDict):
+    tokens: list[str]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
+    text_offset: list[int]
+
+
+class CompletionChoice(TypedDict):
+    index: int
+    text: str
+    logprobs: CompletionLogprobs | None
+    finish_reason: FinishReason
+
+
+class Completion(TypedDict):
+    """How prompts go on."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    choices: list[CompletionChoice]
+    usage: Usage
+    diagnostics: NotRequired[dict[str, object]]
+
+
+class ResponseItem(TypedDict):
+    id: str
+    type: Literal["reasoning", "message", "function_call"]
+    status: Literal["completed", "incomplete"]
+
+
+class StoredResponse(TypedDict):
+    """A response, as OpenAI's Responses API has it."""
+
+    id: str
+    object: Literal["response"]
+    created_at: int
+    status: Literal["completed", "incomplete"]
+    model: str
+    output: list[ResponseItem]
+
+
+class Deleted(TypedDict):
+    id: str
+    object: Literal["response"]
+    deleted: Literal[True]
+
+
+class Model(TypedDict):
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+
+
+class ModelList(TypedDict):
+    object: Literal["list"]
+    data: list[Model]
+
+
+class Health(TypedDict):
+    """`ok` if the next request would be served."""
+
+    status: Literal["ok", "loading", "restarting", "draining"]
+    model: str
+    uptime_s: float
+
+
+class QueueNumbers(TypedDict):
+    running: bool
+    queue_size: int
+    max_queue_size: int
+    active_requests: int
+    max_concurrency: int
+
+
+class QueueStats(TypedDict):
+    status: Literal["ok"]
+    queue_stats: QueueNumbers
+
+
+class Metal(TypedDict):
+    active_memory_gb: float | None
+    peak_memory_gb: float | None
+    cache_memory_gb: float | None
+
+
+class Cache(TypedDict):
+    type: str
+    entries: int
+    hit_rate: float
+    memory_mb: float
+
+
+class Runtime(TypedDict):
+    active_concurrency: int
+    peak_concurrency: int
+
+
+class OpenRequest(TypedDict):
+    request_id: str
+    phase: Literal["queued", "prefill", "generation"]
+    tokens_per_second: float
+    ttft_s: float | None
+    progress: float
+    cache_hit_type: Literal["exact", "prefix", "supersequence", "lcp", "miss"] | None
+    cached_tokens: int
+    generated_tokens: int
+    max_tokens: int | None
+
+
+class Status(TypedDict):
+    """Totals since the start, and every open request."""
+
+    status: Literal["running", "stopped", "not_loaded"]
+    model: str
+    uptime_s: float
+    steps_executed: int
+    num_running: int
+    num_waiting: int
+    total_requests_processed: int
+    total_prompt_tokens: int
+    total_completion_tokens: int
+    metal: Metal
+    cache: Cache
+    runtime: Runtime
+    requests: list[OpenRequest]
