@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from inspect import signature
 from pathlib import Path
@@ -14,32 +13,18 @@ from transformers import AutoTokenizer
 from transformers.tokenization_utils_tokenizers import TokenizersBackend
 
 from api.errors import bad_request
+from api.text.conversation import TAIL, ChatMessage, ChatPrompt, Conversation, ToolObject
 from api.text.detokeniser import ByteLevelDetokeniser, Detokeniser, WindowDetokeniser
-from api.text.vocabulary import byte_ids, byte_level_bytes, decoder_types
+from api.text.encoder import GuardedEncoder
+from api.text.shield import MarkedText, Shield
+from api.text.template import ChatTemplate
+from api.text.vocabulary import byte_ids, byte_level_bytes, control_tokens, decoder_types
 from runtime.errors import ModelError
 
 LONG_TEXT = 4_000
 """Characters from which on a text is encoded in a worker thread, so that the event loop never stands still."""
 
-ChatMessage = dict[str, object]
-"""One message as chat templates read it: role, content, and what else the role allows."""
-
-ToolObject = Mapping[str, object]
-"""One tool as OpenAI's API and chat templates write it: {"type": "function", "function": {...}}."""
-
-TAIL = 200
-"""Characters of a rendered prompt's end that go along with its ids."""
-
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class ChatPrompt:
-    """A conversation in the model's own format, ready for the assistant's turn."""
-
-    token_ids: tuple[int, ...]
-    tail: str
-    """The last characters of the rendered text: they tell whether the template opened the thinking."""
 
 
 class TextCodec(Protocol):
@@ -117,6 +102,11 @@ class HfCodec:
         self._byte_ids = byte_ids(self._backend) if "ByteFallback" in decoders else {}
         # The scores of one long prompt name tens of thousands of tokens.
         self._known_bytes = cache(self._token_bytes)
+        special, tags = control_tokens(self._backend, self.chat_template)
+        self._shield = Shield(special, tags, self.chat_template)
+        self._guarded = GuardedEncoder(self._backend, special | tags)
+        self._template = ChatTemplate(self.chat_template, self._render)
+        self._reserved = _RESERVED | set(self._hf.special_tokens_map)
         self._one_at_a_time = anyio.CapacityLimiter(1)
 
     @property
@@ -143,10 +133,11 @@ class HfCodec:
         if not self._hf.chat_template:
             raise bad_request("The model has no chat template; use /v1/completions.", code="no_chat_template")
         for name in template_kwargs:
-            if name in _RESERVED:
+            if name in self._reserved:
                 raise bad_request(f"{name} cannot be set by a request.", param=f"chat_template_kwargs.{name}")
-        length = sum(len(str(message.get("content"))) for message in messages)
-        return await self._work(length, lambda: self._chat_prompt(messages, tools, template_kwargs))
+        conversation = Conversation(messages, tools, template_kwargs)
+        length = sum(map(len, conversation.strings()))
+        return await self._work(length, lambda: self._chat_prompt(conversation))
 
     async def prompt_ids(self, text: str) -> tuple[int, ...]:
         """See TextCodec."""
@@ -199,22 +190,17 @@ class HfCodec:
         (encoding,) = self._backend.encode_batch_fast([text], add_special_tokens=special)
         return tuple(encoding.ids)
 
-    def _chat_prompt(
-        self, messages: Sequence[ChatMessage], tools: Sequence[ToolObject], template_kwargs: Mapping[str, object]
-    ) -> ChatPrompt:
-        text = self._render(messages, tools, template_kwargs)
-        return ChatPrompt(self._encode(text, special=False), text[-TAIL:])
+    def _chat_prompt(self, conversation: Conversation) -> ChatPrompt:
+        marked, mark = self._shield.mark(conversation)
+        prompt = MarkedText(self._template.render(marked), mark)
+        return ChatPrompt(self._guarded.encode(prompt), prompt.text[-TAIL:])
 
     def _render(
         self, messages: Sequence[ChatMessage], tools: Sequence[ToolObject], template_kwargs: Mapping[str, object]
     ) -> str:
         render: Callable[..., object] = self._hf.apply_chat_template
         given = {**template_kwargs, "tools": list(tools) or None}
-        try:
-            return str(render(list(messages), tokenize=False, add_generation_prompt=True, **given))
-        # A template is a program that came with the model: whatever it raises, it raises about the messages.
-        except Exception as error:
-            raise bad_request(f"The chat template refused the messages: {error}", param="messages") from None
+        return str(render(list(messages), tokenize=False, add_generation_prompt=True, **given))
 
     async def _work(self, length: int, work: Callable[[], T]) -> T:
         if length < LONG_TEXT:

@@ -22,6 +22,28 @@ def byte_ids(backend: Tokenizer) -> dict[int, bytes]:
     }
 
 
+def control_tokens(backend: Tokenizer, chat_template: str) -> tuple[dict[str, int], dict[str, int]]:
+    """The tokens that carry a prompt's structure, with their ids: special ones, and the tags around parts of messages.
+
+    An added token that is not special is such a tag if the chat template writes it, or if it is spelt like one.
+    Others are ordinary text that a vocabulary has whole: indentation, or Gemma's HTML (`<table>`). They, and tokens of
+    one character, are left as they are.
+    """
+    special: dict[str, int] = {}
+    tags: dict[str, int] = {}
+    for id, token in backend.get_added_tokens_decoder().items():
+        if len(token.content.strip()) < 2:
+            continue
+        if token.special:
+            special[token.content] = id
+        elif token.content in chat_template or _TAG.fullmatch(token.content):
+            tags[token.content] = id
+    return special, tags
+
+
+_TAG = re.compile(r"<[|｜].*[|｜]>|</?(?:think|tool)\w*>", re.DOTALL)
+
+
 def byte_level_bytes(token: str) -> bytes:
     """A byte-level token writes each byte as one character; an added token may be written as it is."""
     try:
