@@ -1,7 +1,6 @@
 """Between text and token ids: chat templates, prompts, stop ids, and the bytes behind every token."""
 
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from functools import cache
 from inspect import signature
 from pathlib import Path
@@ -9,17 +8,16 @@ from typing import Protocol, TypeVar
 
 import anyio
 from anyio.to_thread import run_sync
-from transformers import AutoTokenizer
 from transformers.tokenization_utils_tokenizers import TokenizersBackend
 
 from api.errors import bad_request
 from api.text.conversation import TAIL, ChatMessage, ChatPrompt, Conversation, ToolObject
 from api.text.detokeniser import ByteLevelDetokeniser, Detokeniser, WindowDetokeniser
 from api.text.encoder import GuardedEncoder
+from api.text.loading import configured_stop_ids, ids_in, load_tokeniser
 from api.text.shield import MarkedText, Shield
 from api.text.template import ChatTemplate
 from api.text.vocabulary import byte_ids, byte_level_bytes, control_tokens, decoder_types
-from runtime.errors import ModelError
 
 LONG_TEXT = 4_000
 """Characters from which on a text is encoded in a worker thread, so that the event loop never stands still."""
@@ -40,14 +38,21 @@ class TextCodec(Protocol):
         """The model's chat template, that for tools where it has several; empty where it has none."""
         ...
 
+    @property
+    def added_tokens(self) -> Container[str]:
+        """The tokens of the vocabulary that stand for themselves and are never made by merging others."""
+        ...
+
     async def chat_prompt(
         self,
         messages: Sequence[ChatMessage],
         *,
         tools: Sequence[ToolObject] = (),
         template_kwargs: Mapping[str, object],
+        continues: bool = False,
     ) -> ChatPrompt:
-        """A conversation in the model's own chat format.
+        """A conversation in the model's own chat format; if it `continues`, the last message is the assistant's, and
+        the beginning of the answer.
 
         Raises:
             ApiError: 400; the model has no chat template, or its template refuses the messages.
@@ -89,14 +94,14 @@ class HfCodec:
         Raises:
             ModelError: there is no tokeniser, or none that the `tokenizers` library can run.
         """
-        self._hf = _load(path, trust_remote_code)
+        self._hf = load_tokeniser(path, trust_remote_code)
         self._backend = self._hf.backend_tokenizer
         self._backend.no_truncation()
         self._backend.no_padding()
         self._special_ids = frozenset(
             id for id, token in self._backend.get_added_tokens_decoder().items() if token.special
         )
-        self._stop_ids = _stop_ids(path) | frozenset(_ids(self._hf.eos_token_id))
+        self._stop_ids = ids_in(self._hf.eos_token_id) | configured_stop_ids(path)
         decoders = decoder_types(self._backend)
         self._byte_level = decoders == {"ByteLevel"}
         self._byte_ids = byte_ids(self._backend) if "ByteFallback" in decoders else {}
@@ -122,12 +127,18 @@ class HfCodec:
             template = template.get("tool_use", template.get("default"))
         return str(template or "")
 
+    @property
+    def added_tokens(self) -> Container[str]:
+        """See TextCodec."""
+        return frozenset(token.content for token in self._backend.get_added_tokens_decoder().values())
+
     async def chat_prompt(
         self,
         messages: Sequence[ChatMessage],
         *,
         tools: Sequence[ToolObject] = (),
         template_kwargs: Mapping[str, object],
+        continues: bool = False,
     ) -> ChatPrompt:
         """See TextCodec."""
         if not self._hf.chat_template:
@@ -137,7 +148,7 @@ class HfCodec:
                 raise bad_request(f"{name} cannot be set by a request.", param=f"chat_template_kwargs.{name}")
         conversation = Conversation(messages, tools, template_kwargs)
         length = sum(map(len, conversation.strings()))
-        return await self._work(length, lambda: self._chat_prompt(conversation))
+        return await self._work(length, lambda: self._chat_prompt(conversation, continues=continues))
 
     async def prompt_ids(self, text: str) -> tuple[int, ...]:
         """See TextCodec."""
@@ -190,9 +201,14 @@ class HfCodec:
         (encoding,) = self._backend.encode_batch_fast([text], add_special_tokens=special)
         return tuple(encoding.ids)
 
-    def _chat_prompt(self, conversation: Conversation) -> ChatPrompt:
-        marked, mark = self._shield.mark(conversation)
-        prompt = MarkedText(self._template.render(marked), mark)
+    def _chat_prompt(self, conversation: Conversation, *, continues: bool) -> ChatPrompt:
+        try:
+            marked, mark = self._shield.mark(conversation)
+            # Two strings that meet can bring two marks together, but never three.
+            rendered = self._template.render_begun(marked, mark * 3) if continues else self._template.render(marked)
+        except RecursionError:
+            raise bad_request("The messages or the tools are nested too deeply.", param="messages") from None
+        prompt = MarkedText(rendered, mark)
         return ChatPrompt(self._guarded.encode(prompt), prompt.text[-TAIL:])
 
     def _render(
@@ -210,34 +226,3 @@ class HfCodec:
 
 _RESERVED = frozenset(signature(TokenizersBackend.apply_chat_template).parameters) | {"messages"}
 """What chat_template_kwargs may not name: arguments of the call that renders the template, the template among them."""
-
-
-def _load(path: Path, trust_remote_code: bool) -> TokenizersBackend:
-    try:
-        hf = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=trust_remote_code)
-    # Whatever is wrong with the files comes out as whatever the libraries stumble over first.
-    except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError(f"{path}: the tokeniser cannot be loaded: {reason}") from None
-    if not isinstance(hf, TokenizersBackend):
-        raise ModelError(f"{path}: the tokeniser is of a kind that the tokenizers library cannot run")
-    return hf
-
-
-def _stop_ids(path: Path) -> frozenset[int]:
-    """The end-of-sequence ids that a model directory's own files name."""
-    found: set[int] = set()
-    for name in ("config.json", "generation_config.json"):
-        try:
-            # Python's own json: configurations hold numbers such as Infinity.
-            settings = json.loads((path / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue  # A config.json that cannot be read is the engine's to refuse; mlx-lm passes over the other.
-        if isinstance(settings, dict):
-            found |= _ids(settings.get("eos_token_id"))
-    return frozenset(found)
-
-
-def _ids(value: object) -> set[int]:
-    """`eos_token_id` is an id, a list of ids, or missing."""
-    return {item for item in (value if isinstance(value, list) else [value]) if isinstance(item, int)}

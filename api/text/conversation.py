@@ -1,6 +1,6 @@
 """What goes into a chat template, and what comes out: plain values, as OpenAI's API and chat templates write them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 ChatMessage = dict[str, object]
@@ -22,8 +22,18 @@ class Conversation:
     template_kwargs: Mapping[str, object] = field(default_factory=dict)
 
     def strings(self) -> list[str]:
-        """Every string in it, names of fields included."""
-        return list(_strings((self.messages, self.tools, self.template_kwargs)))
+        """Every string in it, names of fields included, in no order."""
+        found: list[str] = []
+        todo: list[object] = [self.messages, self.tools, self.template_kwargs]
+        while todo:
+            match todo.pop():
+                case str(text):
+                    found.append(text)
+                case Mapping() as fields:
+                    todo += [*fields.keys(), *fields.values()]
+                case list() | tuple() as items:
+                    todo += items
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +43,3 @@ class ChatPrompt:
     token_ids: tuple[int, ...]
     tail: str
     """The last characters of the rendered text: they tell whether the template opened the thinking."""
-
-
-def _strings(value: object) -> Iterator[str]:
-    match value:
-        case str():
-            yield value
-        case Mapping():
-            for name, item in value.items():
-                yield str(name)
-                yield from _strings(item)
-        case list() | tuple():
-            for item in value:
-                yield from _strings(item)

@@ -6,7 +6,7 @@ text with which a control token could begin, and wherever such text could go on 
 the rendered text has a mark inside if any of it came from a client. Marks are taken out again before encoding
 (MarkedText), and only where the tokeniser does find a token across one, it is told not to (api/text/encoder.py).
 
-Inside the assistant's own words the tags around its thinking and its calls stay whole: templates look for them.
+Inside the content of the assistant the tags around its thinking and its calls stay whole: templates look for them.
 """
 
 import re
@@ -21,9 +21,6 @@ from api.text.conversation import ChatMessage, Conversation
 
 MARKS = tuple(chr(code) for code in range(0xFDD0, 0xFDF0))
 """Unicode's noncharacters: never assigned, never whitespace, and in no text but a text made to hold them."""
-
-_OWN_WORDS = frozenset({"content", "reasoning_content", "reasoning", "thinking"})
-"""The fields of an assistant's message that hold what a model wrote, tags and all."""
 
 _VALIDATED = re.compile("[a-z]+")
 """Values of `role` and `type`: words that templates compare, and write into control tokens of their own."""
@@ -87,7 +84,7 @@ class _Marker:
 
     def message(self, message: ChatMessage) -> dict[str, object]:
         own = message.get("role") == "assistant"
-        return {name: self._value(name, item, own and name in _OWN_WORDS) for name, item in message.items()}
+        return {name: self._value(name, item, own and name == "content") for name, item in message.items()}
 
     def fields(self, fields: Mapping[str, object]) -> dict[str, object]:
         return {self._text(name): self._value(name, item) for name, item in fields.items()}

@@ -10,7 +10,13 @@ import orjson
 from api.errors import bad_request
 from api.text.abilities import SHORT_ID, Render, try_out
 from api.text.conversation import ChatMessage, Conversation
+from api.text.shield import MARKS
 from api.text.tool_text import spelling_of
+
+LONGEST_REFUSAL = 1_000
+"""Characters of a template's words that go back to a client; some templates repeat what they refuse."""
+
+_WITHOUT_MARKS = dict.fromkeys(map(ord, MARKS))
 
 
 class ChatTemplate:
@@ -26,16 +32,32 @@ class ChatTemplate:
 
         Raises:
             ApiError: 400; the template refuses the conversation. The words are its own.
+            RecursionError: it is nested too deeply.
         """
         try:
             if conversation.tools or any("tool_calls" in m or m.get("role") == "tool" for m in conversation.messages):
                 conversation = self._fitted(conversation)
             return self._render(conversation.messages, conversation.tools, conversation.template_kwargs)
         except RecursionError:
-            raise bad_request("The messages or tools are nested too deeply.", param="messages") from None
+            raise
         # A template is a program that came with the model: whatever it raises, it raises about the messages.
         except Exception as error:
-            raise bad_request(f"The chat template refused the messages: {error}", param="messages") from None
+            words = str(error).translate(_WITHOUT_MARKS)[:LONGEST_REFUSAL]
+            raise bad_request(f"The chat template refused the messages: {words}", param="messages") from None
+
+    def render_begun(self, conversation: Conversation, end: str) -> str:
+        """The conversation up to the end of its last message, for the model to go on with; `end` is in none of it.
+
+        Raises:
+            ApiError: 400; the template refuses the conversation, or does not write the last message.
+        """
+        *others, last = conversation.messages
+        begun = {**last, "content": f"{last['content']}{end}"}
+        text, found, _ = self.render(replace(conversation, messages=[*others, begun])).rpartition(end)
+        if not found:
+            problem = "The chat template has no place for an answer that is begun by the last message."
+            raise bad_request(problem, param="messages")
+        return text
 
     def _fitted(self, conversation: Conversation) -> Conversation:
         """The conversation with what the template cannot do done for it."""
