@@ -63,7 +63,7 @@ class CompletionBody(GenerationBody):
     logprobs: Annotated[int, Ge(0), Le(5)] | None = None
     """Tell how likely each token was, those of an echo too, beside so many of the likeliest."""
     max_tokens: Annotated[int, Ge(0)] | None = None
-    best_of: int | None = None
+    best_of: Annotated[int, Ge(1), Le(16)] | None = None
     suffix: Annotated[str, WithJsonSchema({"const": ""})] = ""
 
     @model_validator(mode="after")

@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 from annotated_types import MaxLen
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
-from api.schema.base import Body, at_most, wrong
+from api.schema.base import Body, OrAlso, at_most, wrong
 from api.schema.chat import Message
+from api.schema.rules import an_object, either
 from api.schema.tools import Arguments, CalledFunction, ToolCall
 
 
@@ -32,7 +33,12 @@ def _text(part: object, *, at: str) -> str:
             raise wrong("must be an object with a type", at=at)
 
 
-Text = Annotated[str, BeforeValidator(_joined), at_most(10_000)]
+_PARTS = either(
+    an_object(type={"enum": ["input_text", "output_text", "text"]}, text={"type": "string"}),
+    an_object(type={"const": "refusal"}, refusal={"type": "string"}),
+)
+PARTS = OrAlso({"type": "array", "maxItems": 10_000, "items": _PARTS})
+Text = Annotated[str, BeforeValidator(_joined), PARTS, at_most(10_000)]
 
 
 class Said(Body):
@@ -93,8 +99,8 @@ class Thought(Body):
 
 def _kind(item: object) -> str:
     """The type of an item; without one it is a message."""
-    given = item.get("type", "message") if isinstance(item, dict) else getattr(item, "type", None)
-    return given if isinstance(given, str) else ""
+    given = item.get("type") if isinstance(item, dict) else getattr(item, "type", "")
+    return "message" if given is None else given if isinstance(given, str) else ""
 
 
 Item = Annotated[

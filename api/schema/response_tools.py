@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, PlainValidator
+from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema
+from pydantic.json_schema import JsonSchemaValue
 
 from api.schema.base import Body, wrong
-from api.schema.tools import MOST_TOOLS, ToolChoice, ToolName
+from api.schema.rules import NULL, an_object, either
+from api.schema.tools import MOST_TOOLS, TOOL_NAME, ToolChoice, ToolName
 
 
 class ResponseTool(Body):
@@ -40,7 +42,19 @@ def _functions(given: object, namespace: str | None, *, at: str) -> Iterator[dic
             raise wrong("must be an object with a type", at=at)
 
 
-ResponseTools = Annotated[list[ResponseTool], BeforeValidator(_flat)]
+_FUNCTION: JsonSchemaValue = an_object(type={"const": "function"}, name={"type": "string", "pattern": TOOL_NAME})
+_FUNCTION["properties"] |= {
+    "description": {"type": ["string", "null"]},
+    "parameters": {"type": ["object", "null"]},
+    "strict": {"type": ["boolean", "null"]},
+    "namespace": {},
+}
+_FUNCTION["additionalProperties"] = NULL
+_FUNCTIONS: JsonSchemaValue = {"type": "array", "items": _FUNCTION}
+_NAMESPACE = an_object(type={"const": "namespace"}, name={"type": "string"}, tools=_FUNCTIONS)
+TOOLS = WithJsonSchema({"type": "array", "maxItems": MOST_TOOLS, "items": either(_FUNCTION, _NAMESPACE)})
+
+ResponseTools = Annotated[list[ResponseTool], BeforeValidator(_flat), TOOLS]
 
 
 def _tool_choice(value: object) -> ToolChoice:
@@ -56,7 +70,14 @@ def _tool_choice(value: object) -> ToolChoice:
             raise wrong('must be "none", "auto", "required", or {"type": "function", "name": a name}')
 
 
-ResponseToolChoice = Annotated[ToolChoice, PlainValidator(_tool_choice)]
+_NAMED = an_object(type={"const": "function"}, name={"type": "string"})
+_ALLOWED = an_object(
+    type={"const": "allowed_tools"},
+    mode={"enum": ["auto", "required"]},
+    tools={"type": "array", "items": _NAMED},
+)
+CHOICES = WithJsonSchema(either({"enum": ["none", "auto", "required"]}, _NAMED, _ALLOWED))
+ResponseToolChoice = Annotated[ToolChoice, PlainValidator(_tool_choice), CHOICES]
 
 
 def _name(tool: object, *, at: str) -> str:

@@ -6,11 +6,12 @@ from typing import Annotated, ClassVar, Literal
 from annotated_types import Ge, Le, MaxLen, MinLen
 from pydantic import BeforeValidator, Field, model_validator
 
-from api.schema.base import Body, at_most, wrong
-from api.schema.chat import ChatBody, JsonSchema, Message, ResponseFormat
+from api.schema.base import Body, OrAlso, at_most, wrong
+from api.schema.chat import CHOOSES_FREELY, ChatBody, JsonSchema, Message, ResponseFormat
 from api.schema.generation import StreamOptions
 from api.schema.response_items import Item, messages_of
 from api.schema.response_tools import ResponseTool, ResponseToolChoice, ResponseTools
+from api.schema.rules import Rules, all_of, either, has, lacks, says
 from api.schema.tools import FunctionDefinition, FunctionTool, ToolChoice
 
 
@@ -21,6 +22,13 @@ def _as_items(given: object) -> object:
 
 class TextFormat(Body):
     """The form of the answer."""
+
+    rules: ClassVar[Rules] = (
+        either(
+            all_of(says("type", "json_schema"), has("schema")),
+            all_of({"properties": {"type": {"enum": ["text", "json_object", None]}}}, lacks("schema")),
+        ),
+    )
 
     type: Literal["text", "json_object", "json_schema"] = "text"
     name: str = ""
@@ -62,10 +70,11 @@ class Reasoning(Body):
 class ResponsesBody(Body):
     """Items of a conversation that want their next."""
 
+    rules: ClassVar[Rules] = (either(CHOOSES_FREELY, has("tools", {"minItems": 1})),)
     not_yet: ClassVar[frozenset[str]] = frozenset({"conversation", "prompt", "moderation", "max_tool_calls"})
 
     model: str = "default"
-    input: Annotated[list[Item], MinLen(1), at_most(10_000), BeforeValidator(_as_items)]
+    input: Annotated[list[Item], MinLen(1), at_most(10_000), BeforeValidator(_as_items), OrAlso({"type": "string"})]
     instructions: str | None = None
     """Said before everything else; not carried on by previous_response_id."""
     previous_response_id: Annotated[str, MaxLen(100)] | None = None
@@ -96,7 +105,7 @@ class ResponsesBody(Body):
 
     @property
     def wants_logprobs(self) -> bool:
-        return "message.output_text.logprobs" in self.include or bool(self.top_logprobs)
+        return "message.output_text.logprobs" in self.include or self.top_logprobs is not None
 
     def as_chat(self, earlier: Iterable[Message] = ()) -> ChatBody:
         """The same as a chat, behind the messages of `earlier` responses.

@@ -12,7 +12,8 @@ from api.schema.rules import an_object, either
 
 MOST_TOOLS = 512
 
-ToolName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_.:/-]{1,128}$")]
+TOOL_NAME = r"^[a-zA-Z0-9_.:/-]{1,128}$"
+ToolName = Annotated[str, StringConstraints(pattern=TOOL_NAME)]
 """OpenAI's letters are a-z, A-Z, 0-9, _ and -; some clients' own names have dots, colons and slashes, too."""
 
 
