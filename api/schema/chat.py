@@ -131,6 +131,9 @@ class ResponseFormat(Body):
         return self
 
 
+CHOOSES_FREELY: JsonSchemaValue = {"properties": {"tool_choice": {"enum": ["none", "auto", None]}}}
+
+
 class ChatBody(GenerationBody):
     """A conversation that wants its next turn."""
 
@@ -138,7 +141,7 @@ class ChatBody(GenerationBody):
     rules: ClassVar[Rules] = (
         *GenerationBody.rules,
         either(lacks("top_logprobs"), says("logprobs", True)),
-        either({"properties": {"tool_choice": {"enum": ["none", "auto", None]}}}, has("tools", {"minItems": 1})),
+        either(CHOOSES_FREELY, has("tools", {"minItems": 1})),
     )
     not_yet: ClassVar[frozenset[str]] = GenerationBody.not_yet | {
         "audio",
