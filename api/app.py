@@ -9,6 +9,7 @@ from api.completions import completion_routes
 from api.context import ApiContext
 from api.cors import allow_origins
 from api.errors import respond
+from api.messages import messages_routes
 from api.metrics import show_metrics
 from api.models import model_routes
 from api.openapi import openapi_routes
@@ -33,7 +34,7 @@ def create_app(context: ApiContext, *, app_class: type[Quart] = Quart) -> Quart:
         PROPAGATE_EXCEPTIONS=False,
     )
     app.url_map.merge_slashes = False  # A path with two slashes is a wrong path, not a redirect.
-    for routes in (chat_routes, completion_routes, response_routes, model_routes, operation_routes):
+    for routes in (chat_routes, completion_routes, response_routes, messages_routes, model_routes, operation_routes):
         app.register_blueprint(routes(context))
     app.register_blueprint(openapi_routes(settings))
     app.register_error_handler(Exception, respond)

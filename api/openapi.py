@@ -1,5 +1,6 @@
 """GET /openapi.json: what the API is, made of the bodies that check it. One entry in ROUTES is one route."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -17,6 +18,7 @@ from api.schema.base import Body
 from api.schema.chat import ChatBody
 from api.schema.completions import CompletionBody
 from api.schema.document import BodySchema, readable
+from api.schema.messages import CountBody, MessagesBody
 from api.schema.responses import ResponsesBody
 from runtime import __version__
 from runtime.settings import Settings
@@ -60,6 +62,13 @@ class Route:
     """Whether the reply also comes with 503."""
     open: bool = False
     """Whether it answers without a key."""
+    gives_id_to: tuple[str, ...] = ()
+    """Operations that take the id in its reply as `response_id`."""
+
+    @property
+    def operation_id(self) -> str:
+        """Unique, and good as a name in a client."""
+        return re.sub(r"\W+", "_", f"{self.method}{self.path.removeprefix('/v1')}").rstrip("_")
 
     @property
     def generates(self) -> bool:
@@ -101,6 +110,7 @@ ROUTES = (
         reply=r.StoredResponse,
         streams="an event of the Responses API",
         errors=(*GENERATING, 404),
+        gives_id_to=("get_responses_response_id", "delete_responses_response_id"),
     ),
     Route(
         method="get",
@@ -115,6 +125,23 @@ ROUTES = (
         summary="Forget a stored response",
         reply=r.Deleted,
         errors=(404,),
+    ),
+    Route(
+        method="post",
+        path="/v1/messages",
+        summary="The next message of a conversation",
+        body=MessagesBody,
+        reply=r.MessageReply,
+        streams="an event of Anthropic's Messages API",
+        errors=(*GENERATING, 404),
+    ),
+    Route(
+        method="post",
+        path="/v1/messages/count_tokens",
+        summary="How many tokens the same message would be the answer to",
+        body=CountBody,
+        reply=r.TokenCount,
+        errors=(*READING, 404),
     ),
     Route(method="get", path="/v1/models", summary="What is served", reply=r.ModelList),
     Route(
@@ -198,7 +225,8 @@ def _schemas(routes: list[Route]) -> tuple[dict[type, Json], Json]:
 
 
 def _operation(route: Route, references: Mapping[type, Json], settings: Settings) -> Json:
-    operation: Json = {"summary": route.summary, "responses": dict(_replies(route, references, settings))}
+    operation: Json = {"operationId": route.operation_id, "summary": route.summary}
+    operation["responses"] = dict(_replies(route, references, settings))
     if parameters := list(_parameters(route)):
         operation["parameters"] = parameters
     if route.body:
@@ -222,7 +250,12 @@ def _replies(route: Route, references: Mapping[type, Json], settings: Settings) 
     kind = "application/json" if route.reply else "text/plain"
     content: Json = {kind: {"schema": references[route.reply] if route.reply else {"type": "string"}}}
     good: Json = {"description": route.summary, "content": content}
-    yield "200", {**good, "content": {**content, **_stream(route)}} if route.streams else good
+    if route.streams:
+        content |= _stream(route)
+    if route.gives_id_to:
+        link = {"parameters": {"response_id": "$response.body#/id"}}
+        good["links"] = {name: {"operationId": name, **link} for name in route.gives_id_to}
+    yield "200", good
     if route.healthy_only:
         yield "503", {**good, "headers": COME_BACK}
     errors = {*route.errors}

@@ -151,6 +151,8 @@ class ChatBody(GenerationBody):
         "prediction",
         "web_search_options",
     }
+    continues: ClassVar[bool] = False
+    """Whether the last message is the beginning of the answer."""
 
     messages: Annotated[list[Message], MinLen(1), at_most(10_000)]
     max_completion_tokens: Annotated[int, Ge(1)] | None = None

@@ -153,6 +153,54 @@ class Deleted(TypedDict):
     deleted: Literal[True]
 
 
+class ThinkingDetails(TypedDict):
+    thinking_tokens: int
+
+
+class MessageUsage(TypedDict):
+    input_tokens: int
+    """The whole prompt."""
+    cache_creation_input_tokens: Literal[0]
+    cache_read_input_tokens: Literal[0]
+    output_tokens: int
+    output_tokens_details: ThinkingDetails
+
+
+class TextOut(TypedDict):
+    type: Literal["text"]
+    text: str
+
+
+class ThinkingOut(TypedDict):
+    type: Literal["thinking"]
+    thinking: str
+    signature: Literal[""]
+
+
+class ToolUseOut(TypedDict):
+    type: Literal["tool_use"]
+    id: str
+    name: str
+    input: dict[str, object]
+
+
+class MessageReply(TypedDict):
+    """Anthropic's message."""
+
+    id: str
+    type: Literal["message"]
+    role: Literal["assistant"]
+    model: str
+    content: list[TextOut | ThinkingOut | ToolUseOut]
+    stop_reason: Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"]
+    stop_sequence: str | None
+    usage: MessageUsage
+
+
+class TokenCount(TypedDict):
+    input_tokens: int
+
+
 class Model(TypedDict):
     id: str
     object: Literal["model"]
