@@ -8,6 +8,9 @@ from api.parsers.parts import Tool
 
 Schema = Mapping[str, object]
 
+JSON_STYLE = {"x-guidance": {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}}
+"""As json.dumps writes it and models have learnt it. Where white space is free, a small model may never end it."""
+
 
 class Speller:
     """Spells strings so that markers with an id are that one token, and everything else is text."""
@@ -40,8 +43,8 @@ def json_object(schema: Schema) -> str:
 
 
 def json_value(schema: Schema) -> str:
-    """What a value with this schema may be, as JSON."""
-    return f"%json {json.dumps(schema)}"
+    """What a value with this schema may be, as JSON in JSON_STYLE."""
+    return f"%json {json.dumps({**schema, **JSON_STYLE})}"
 
 
 def one_of(rule: str, alternatives: Sequence[str]) -> str:
