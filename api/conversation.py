@@ -1,17 +1,35 @@
 """From a chat to what the engine is asked: the prompt, the rules its answer must keep, and how it will be read."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
 from api.answer import Question
 from api.context import ApiContext
 from api.errors import bad_request
+from api.json_schema import enforceable
+from api.parsers.parts import Tool
+from api.parsers.reader import make_reader
+from api.parsers.table import reasoning_family, tool_family
 from api.schema.chat import ChatBody
-from api.text.codec import ChatPrompt
+from api.schema.tools import FunctionTool
+from api.structure import ThinkingMarks, check, either, grammar, json_answer
+from api.text.choice import Reading
+from api.text.conversation import ChatPrompt
 
 
 class Conversations:
     """Knows how the served model writes calls and thinking."""
 
     def __init__(self, context: ApiContext) -> None:
+        settings, codec = context.settings, context.codec
+        about = codec.chat_template, codec.added_tokens
         self._context = context
+        self._tools = tool_family(settings.tool_parser or "auto", *about)
+        self._reasoning = reasoning_family(settings.reasoning_parser, *about) if settings.reasoning_parser else None
+        self._marker_ids = codec.special_ids(
+            self._tools.markers | (self._reasoning.markers if self._reasoning else frozenset())
+        )
 
     async def question(self, body: ChatBody, *, arrived_at: float) -> Question:
         """What `body` asks for.
@@ -20,7 +38,13 @@ class Conversations:
             ApiError: 400; the template refuses the messages, a schema cannot be enforced, or tools are not looked for.
         """
         prompt = await self.prompt(body)
-        return Question(body=body, prompts=[prompt.token_ids], arrived_at=arrived_at)
+        return Question(
+            body=body,
+            prompts=[prompt.token_ids],
+            arrived_at=arrived_at,
+            reading=self._reading(body, prompt.tail),
+            grammar=await self._grammar(body, prompt.tail),
+        )
 
     async def prompt(self, body: ChatBody) -> ChatPrompt:
         """The conversation as the model reads it. Raises ApiError: see `question`."""
@@ -34,4 +58,62 @@ class Conversations:
             [message.for_template() for message in body.messages],
             tools=[tool.model_dump(exclude_none=True) for tool in body.offered],
             template_kwargs=body.template_kwargs,
+            continues=body.continues,
         )
+
+    def _reading(self, body: ChatBody, tail: str) -> Reading:
+        """Markers that are special tokens are shown to the reader only where it may look for them."""
+        tools = self._tools if body.offered else None
+        markers = (tools.markers if tools else frozenset()) | (
+            self._reasoning.markers if self._reasoning else frozenset()
+        )
+        shown = {name: id for name, id in self._marker_ids.items() if name in markers}
+        reader = partial(
+            make_reader,
+            tools=tools,
+            reasoning=self._reasoning,
+            offered=_tools(body.offered),
+            prompt_tail=tail,
+            silent=frozenset(shown),
+        )
+        return Reading(reader, frozenset(shown.values()), self._context.settings.max_thinking_tokens)
+
+    async def _grammar(self, body: ChatBody, tail: str) -> str:
+        """What the reply must spell; empty if it is free. A wanted call goes before a wanted form of the answer."""
+        calls = self._calls(body) if body.tool_choice.mode == "required" else None
+        param = "tools" if calls else "response_format"
+        answer = calls or self._form(body)
+        if answer is None:
+            return ""
+        whole = grammar(answer, thinking=self._thinking(tail), marker_ids=self._marker_ids)
+        await check(whole, param=param)
+        return whole
+
+    def _form(self, body: ChatBody) -> str | None:
+        """The rule `answer` of a response_format; where tools may be called, a call is an answer, too."""
+        wanted = body.response_format
+        if wanted is None or wanted.type == "text":
+            return None
+        schema = wanted.json_schema.schema_ if wanted.json_schema else None
+        answer = json_answer(schema, param="response_format.json_schema.schema")
+        return either(answer, self._calls(body)) if body.offered else answer
+
+    def _calls(self, body: ChatBody) -> str:
+        tools = [
+            replace(tool, parameters=enforceable(tool.parameters, param=f"tools.{at}.function.parameters"))
+            for at, tool in enumerate(_tools(body.offered))
+        ]
+        return self._tools.grammar(tools, parallel=body.parallel_tool_calls, marker_ids=self._marker_ids)
+
+    def _thinking(self, tail: str) -> ThinkingMarks | None:
+        """How thinking may come before the answer: not where the prompt has closed it already."""
+        if self._reasoning is None:
+            return None
+        opening, closing = self._reasoning.marks[-1]
+        if opened := self._reasoning.opened_by(tail):
+            return ThinkingMarks(opening, opened, opened=True)
+        return None if tail.rstrip().endswith(closing) else ThinkingMarks(opening, closing)
+
+
+def _tools(offered: Sequence[FunctionTool]) -> list[Tool]:
+    return [Tool(tool.function.name, tool.function.description, tool.function.parameters) for tool in offered]
