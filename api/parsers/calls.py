@@ -68,13 +68,17 @@ class Calls:
         else:
             yield from self.rest(tape, ends)
 
-    def rest(self, tape: Tape, ends: Iterable[str]) -> Script[None]:
-        """Everything up to the first of `ends`, or to the end, is told as arguments just as it stands."""
-        stops = stops_for(frozenset(ends))
+    def rest(self, tape: Tape, ends: Iterable[str], before: str = "") -> Script[None]:
+        """Everything up to the first of `ends`, or to the end, is told as arguments, as it stands, behind `before`.
+
+        Nothing is told if there is nothing.
+        """
+        stops = stops_for(frozenset(filter(None, ends)))
         while True:
             text, end = tape.upto(stops)
             if text:
-                yield self.arguments(text)
+                yield self.arguments(before + text)
+                before = ""
             if end or tape.over:
                 return
             yield None

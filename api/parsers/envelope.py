@@ -40,7 +40,7 @@ class Envelope:
     """What may part calls that are not in an array."""
     sign: str = r"(?!)"
     """A regular expression found in the chat templates of this format."""
-    while_thinking: bool = False
+    while_thinking: tuple[str, ...] = ()
 
     @property
     def openers(self) -> tuple[str, ...]:
@@ -74,14 +74,15 @@ class Envelope:
         return True
 
     def _read_more(self, tape: Tape, calls: Calls, separator: str) -> Script[None]:
-        while separator:
-            tape.mark()
-            yield from tape.space()
-            more = yield from tape.accept(separator)
-            yield from tape.space()
-            if not (more and (yield from self._read_one(tape, calls))):
-                tape.rewind()
-                return
+        """The calls behind the first one; a missing separator is forgiven."""
+        tape.mark()
+        yield from tape.space()
+        yield from tape.accept(separator)
+        yield from tape.space()
+        if (yield from self._read_one(tape, calls)):
+            yield from self._read_more(tape, calls, separator)
+        else:
+            tape.rewind()
 
     def _read_one(self, tape: Tape, calls: Calls) -> Script[bool]:
         """One object, as far as it can be read; False, and no part, if there is none."""
@@ -97,7 +98,7 @@ class Envelope:
             elif key in _ARGUMENTS and name and (yield from tape.peek()) == "{":
                 tape.release()
                 yield calls.open(name)
-                yield from calls.stream(tape, self._ends())
+                yield from calls.stream(tape, (self.opener, self.closer))
                 yield from _read_tail(tape)
                 return True
             elif key in _ARGUMENTS:
@@ -115,9 +116,6 @@ class Envelope:
         yield from calls.whole(name, arguments or "{}")
         yield from _read_tail(tape)
         return True
-
-    def _ends(self) -> tuple[str, ...]:
-        return tuple(filter(None, (self.opener, self.closer)))
 
     def grammar(self, tools: Sequence[Tool], *, parallel: bool, marker_ids: Mapping[str, int]) -> str:
         """See Format."""

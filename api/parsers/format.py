@@ -22,8 +22,8 @@ class Format(Protocol):
         ...
 
     @property
-    def while_thinking(self) -> bool:
-        """Whether a call ends the thinking that it stands in."""
+    def while_thinking(self) -> tuple[str, ...]:
+        """The openers behind which a call ends the thinking that it stands in; other calls there are thinking."""
         ...
 
     def signed(self, chat_template: str) -> bool:

@@ -6,6 +6,7 @@ parser in its tool_parsers.
 
 from api.parsers.envelope import Envelope
 from api.parsers.named import Named
+from api.parsers.pythonic import Pythonic
 from api.parsers.tagged import Tagged
 from api.parsers.tags import STRING
 from api.parsers.values import Untyped
@@ -26,7 +27,7 @@ QWEN_XML = Tagged(
     section_each=True,
     untyped=Untyped.NESTED,
     sign="<parameter=",
-    while_thinking=True,
+    while_thinking=("<tool_call>",),
 )
 """Templates of Qwen3-Coder, Qwen3.5 and Nemotron 3 Nano; vLLM qwen3_coder.
 
@@ -38,7 +39,7 @@ FUNCTION = Named(
     ("</function>",),
     middle=">",
     written=("<function=NAME>", "</function>"),
-    sign=r"<function=.*</function>",
+    sign=r"<\{start_tag\}=",
 )
 """Template of Functionary v3.1; Llama 3.1's user-defined functions (llama-models, prompt_format.md)."""
 
@@ -52,6 +53,12 @@ LLAMA_JSON = Envelope(
 
 LLAMA_TAG = Envelope("<|python_tag|>", key="parameters", between=";")
 """The same behind the marker (llama-models, prompt_format.md)."""
+
+LLAMA_PYTHONIC = Pythonic(sign=r"func_name1\(params_name1=")
+"""Llama 3.2 and 4 as their model cards prompt them for "pythonic" calls: a reply that is nothing but a list."""
+
+LLAMA_PYTHON_TAGS = Pythonic("<|python_start|>", "<|python_end|>")
+"""The same between markers; vLLM llama4_pythonic."""
 
 GRANITE_3 = Envelope("<|tool_call|>", array=True, sign=r"<\|tool_call\|>")
 """Template of Granite 3.3; vLLM granite."""
@@ -87,7 +94,7 @@ MISTRAL_BARE = Named("[TOOL_CALLS]")
 DEEPSEEK_V3 = Named(
     "<｜tool▁call▁begin｜>",
     ("```", "<｜tool▁call▁end｜>", "<｜tool▁calls▁end｜>"),
-    section="<｜tool▁calls▁begin｜>",
+    sections=("<｜tool▁calls▁begin｜>",),
     lead="function<｜tool▁sep｜>",
     middle="```json",
     written=("<｜tool▁call▁begin｜>function<｜tool▁sep｜>NAME\n```json\n", "\n```<｜tool▁call▁end｜>"),
@@ -98,7 +105,7 @@ DEEPSEEK_V3 = Named(
 DEEPSEEK_V3_1 = Named(
     "<｜tool▁call▁begin｜>",
     ("<｜tool▁call▁end｜>", "<｜tool▁calls▁end｜>"),
-    section="<｜tool▁calls▁begin｜>",
+    sections=("<｜tool▁calls▁begin｜>",),
     middle="<｜tool▁sep｜>",
     written=("<｜tool▁call▁begin｜>NAME<｜tool▁sep｜>", "<｜tool▁call▁end｜>"),
     sign="<｜tool▁sep｜>",
@@ -136,12 +143,12 @@ def _kimi_label(label: str) -> tuple[str, str]:
 KIMI = Named(
     "<|tool_call_begin|>",
     ("<|tool_call_end|>", "<|tool_calls_section_end|>"),
-    section="<|tool_calls_section_begin|>",
+    sections=("<|tool_calls_section_begin|>",),
     middle="<|tool_call_argument_begin|>",
     label=_kimi_label,
     written=("<|tool_call_begin|>functions.NAME:INDEX<|tool_call_argument_begin|>", "<|tool_call_end|>"),
     sign=r"<\|tool_call_argument_begin\|>",
-    while_thinking=True,
+    while_thinking=("<|tool_calls_section_begin|>", "<|tool_call_begin|>"),
 )
 """Template of Kimi K2; vLLM kimi_k2. The label, `functions.NAME:INDEX`, is the id.
 
@@ -153,7 +160,7 @@ FUNCTIONARY_V3_2 = Named(">>>", to_all="all\n", written=(">>>NAME\n", ""), sign=
 
 FUNCTIONARY_V2 = Named(
     "<|recipient|>",
-    section="<|from|>assistant",
+    sections=("\n<|from|>assistant", "<|from|>assistant"),
     middle="<|content|>",
     to_all="all\n<|content|>",
     written=("<|recipient|>NAME\n<|content|>", ""),

@@ -28,8 +28,8 @@ class Named:
 
     opener: str
     closers: tuple[str, ...] = ()
-    section: str = ""
-    """What may stand before the opener, around several calls; what ends it is the last of the closers."""
+    sections: tuple[str, ...] = ()
+    """What, one of it, may stand before the opener, around several calls; what ends it is the last of the closers."""
     lead: str = ""
     id_mark: str = ""
     """What may stand behind the label, with an id behind it."""
@@ -42,18 +42,18 @@ class Named:
     """What a grammar puts before and behind the arguments; NAME is the tool's name, INDEX a number."""
     sign: str = r"(?!)"
     """A regular expression found in the chat templates of this format."""
-    while_thinking: bool = False
+    while_thinking: tuple[str, ...] = ()
 
     @property
     def openers(self) -> tuple[str, ...]:
         """See Format."""
-        return tuple(filter(None, (self.section, self.opener)))
+        return (*self.sections, self.opener)
 
     @property
     def markers(self) -> frozenset[str]:
         """See Format."""
         lead = self.lead[self.lead.find("<") :]
-        return token_like((self.section, self.opener, lead, self.id_mark, self.middle, *self.closers))
+        return token_like((*self.sections, self.opener, lead, self.id_mark, self.middle, *self.closers))
 
     def signed(self, chat_template: str) -> bool:
         """See Format."""
@@ -61,8 +61,10 @@ class Named:
 
     def read(self, tape: Tape, calls: Calls) -> Script[bool]:
         """See Format."""
-        if self.section and (yield from tape.accept(self.section)):
-            yield from tape.space()
+        for section in self.sections:
+            if (yield from tape.accept(section)):
+                yield from tape.space()
+                break
         if not ((yield from tape.accept(self.opener)) and (yield from tape.accept(self.lead))):
             return False
         if self.to_all and (yield from tape.accept(self.to_all)):
@@ -88,6 +90,6 @@ class Named:
     def grammar(self, tools: Sequence[Tool], *, parallel: bool, marker_ids: Mapping[str, int]) -> str:
         """See Format."""
         spell = Speller(marker_ids)
-        end = self.closers[-1] if self.section else ""
+        section, end = (self.sections[-1], self.closers[-1]) if self.sections and self.closers else ("", "")
         before, after = self.written
-        return answer_rule(self.section, "", end, spell, parallel=parallel) + call_rules(tools, before, after, spell)
+        return answer_rule(section, "", end, spell, parallel=parallel) + call_rules(tools, before, after, spell)

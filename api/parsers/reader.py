@@ -67,8 +67,10 @@ class _Reader:
         self._given = "" if self._closing else self._opened_by(prompt_tail)
         """The opener that stands in the prompt, until it is read with the text."""
         self._tape.feed(self._given)
-        self._blank = True
-        """Nothing has been told yet."""
+        self._bare = True
+        """There was no content and no call yet, so that a call may begin without an opener."""
+        self._marked = False
+        """There was thinking or a call, so that white space at the end belongs to it."""
         self._script = self._reply()
 
     @property
@@ -146,12 +148,14 @@ class _Reader:
 
     def _think(self) -> Script[None]:
         """Thinking, up to the mark that closes it, a call that does, or the moment when it is stopped."""
-        self._blank = False
+        self._marked = True
         # A model may open what the prompt has opened already.
         yield from self._accept_begin()
         yield from self._tape.word(_LINES)
         formats = tuple(format for format in self._formats if format.while_thinking)
-        stops = self._stops(formats, self._closing, "\n")
+        stops = self._stops(
+            (), self._closing, "\n", *(opener for format in formats for opener in format.while_thinking)
+        )
         while not self._stopped:
             text, marker = self._tape.upto(stops)
             if text:
@@ -187,13 +191,13 @@ class _Reader:
     def _call(self, formats: tuple[Format, ...]) -> Script[bool]:
         """The calls that come next, in the first of these formats that they are written in; False if there are none."""
         for format in formats:
-            if "" in format.openers and not self._blank:
+            if "" in format.openers and not self._bare:
                 continue
             self._tape.mark()
             yield from self._tape.space()
             if (yield from format.read(self._tape, self._calls)):
                 self._tape.release()
-                self._given, self._blank = "", False
+                self._given, self._bare, self._marked = "", False, True
                 self._variants = next(((variant,) for variant in self._variants if format in variant), ())
                 return True
             self._tape.rewind()
@@ -204,14 +208,14 @@ class _Reader:
         tape = self._tape
         tape.take(len(self._given))
         self._given = ""
-        if not self._blank and (yield from self._only_space_left()):
+        if self._marked and (yield from self._only_space_left()):
             return
         formats = self._formats
         stops = self._stops(formats, self._overdue)
         while True:
             text, marker = tape.upto(stops)
             if text:
-                self._blank = False
+                self._bare = False
                 yield Content(text)
             if not marker:
                 if tape.over:
@@ -224,7 +228,7 @@ class _Reader:
             elif (yield from self._call(formats)):
                 return
             else:
-                self._blank = False
+                self._bare = False
                 tape.take(len(marker))
                 if marker not in self._silent:
                     yield Content(marker)

@@ -58,8 +58,8 @@ class Tagged(Tags):
                 yield calls.close()
                 return
             before = ", "
-            if tape.over or not (yield from tape.accept(self.key)):
-                yield from self._read_rest(tape, calls, "" if tape.over else before)
+            if not (yield from tape.accept(self.key)):
+                yield from self._read_rest(tape, calls, before)
                 return
 
     def _read_argument(self, tape: Tape, calls: Calls, before: str, name: str) -> Script[bool]:
@@ -127,8 +127,7 @@ class Tagged(Tags):
 
     def _read_rest(self, tape: Tape, calls: Calls, before: str) -> Script[None]:
         """What is wrong, up to the end of the call, which stays open."""
-        yield calls.arguments(before)
-        yield from calls.rest(tape, (self.opener, *token_like((self.closer, self.section_end))))
+        yield from calls.rest(tape, (self.opener, *token_like((self.closer, self.section_end))), before)
         yield from tape.skip((self.closer,))
 
     @property

@@ -39,7 +39,7 @@ class Tags:
     untyped: Untyped = Untyped.JSON
     sign: str = r"(?!)"
     """A regular expression found in the chat templates of this format."""
-    while_thinking: bool = False
+    while_thinking: tuple[str, ...] = ()
 
     @property
     def openers(self) -> tuple[str, ...]:
