@@ -2,9 +2,10 @@
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
+CLIENTS := build/clients
 ARGS ?=
 
-.PHONY: setup serve test check docs bench soak clean
+.PHONY: setup serve test check docs bench soak clients clean
 
 setup: $(VENV)/.dev
 
@@ -30,8 +31,11 @@ bench: $(VENV)/.run
 soak: $(VENV)/.dev
 	$(BIN)/python -m tests.soak.parent_memory
 
+clients: $(VENV)/.dev $(CLIENTS)/.made
+	$(BIN)/python -m pytest -o python_files="agents.py libraries.py" tests/soak/clients $(ARGS)
+
 clean:
-	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info
+	rm -rf $(VENV) $(CLIENTS) .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info
 
 # A stamp is written last: a half-made environment has none, and is made anew.
 $(VENV)/.made:
@@ -48,3 +52,13 @@ $(VENV)/.dev: $(VENV)/.made pyproject.toml
 	@echo "Installing Troupe and its tools into $(VENV) (about a minute) ..."
 	@$(BIN)/python -m pip install --disable-pip-version-check -q -e '.[dev]'
 	@touch $@ $(VENV)/.run
+
+# The agents come from npm, the libraries from the package index; neither touches Troupe's own environment.
+$(CLIENTS)/.made: $(VENV)/.made tests/soak/clients/package.json tests/soak/clients/requirements.txt
+	@echo "Installing the clients into $(CLIENTS) (1.5 GB) ..."
+	@mkdir -p $(CLIENTS)
+	@cp tests/soak/clients/package.json $(CLIENTS)
+	@npm install --prefix $(CLIENTS) --no-audit --no-fund --no-update-notifier --loglevel=error
+	@$(BIN)/python -m venv --clear $(CLIENTS)/venv
+	@$(CLIENTS)/venv/bin/python -m pip install --disable-pip-version-check -q -r tests/soak/clients/requirements.txt
+	@touch $@
