@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import orjson
 from pydantic import (
     AliasChoices,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
@@ -89,6 +90,16 @@ class AtMost:
         if isinstance(value, list | dict) and len(value) > self.limit:
             raise wrong(f"must hold at most {self.limit} items, not {len(value)}")
         return value
+
+
+def _is_bool(value: object) -> object:
+    if not isinstance(value, bool):
+        raise wrong("must be false")
+    return value
+
+
+Off = Annotated[Literal[False], BeforeValidator(_is_bool)]
+"""Something that is not done here; to a Literal alone 0 is False."""
 
 
 def too_deep(value: object) -> bool:

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from annotated_types import Ge, Le, MaxLen, MinLen
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
-from api.schema.base import Body, OrAlso, at_most, wrong
+from api.schema.base import Body, Off, OrAlso, at_most, wrong
 from api.schema.rules import Rules, either, lacks, says
 
 StopString = Annotated[str, MinLen(1), MaxLen(1024)]
@@ -44,7 +44,7 @@ class StreamOptions(Body):
 
     include_usage: bool = False
     """Send a last chunk that holds the usage."""
-    include_obfuscation: Literal[False] = False
+    include_obfuscation: Off = False
     """Padding against traffic analysis, which is not done here."""
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from annotated_types import MaxLen, MinLen
 from pydantic import BeforeValidator, Field
 
-from api.schema.base import Body, OrAlso, at_most, wrong
+from api.schema.base import Body, Off, OrAlso, at_most, wrong
 
 PARAGRAPHS = "\n\n"
 """What stands between texts that become one."""
@@ -58,7 +58,7 @@ ONE_TEXT = OrAlso({"type": "string"})
 class Citations(Body):
     """Whether to cite a source."""
 
-    enabled: Literal[False] = False
+    enabled: Off = False
     """Citing is not done here."""
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from annotated_types import Ge, Le, MaxLen, MinLen
 from pydantic import BeforeValidator, Field, model_validator
 
-from api.schema.base import Body, OrAlso, at_most, wrong
+from api.schema.base import Body, Off, OrAlso, at_most, wrong
 from api.schema.chat import CHOOSES_FREELY, ChatBody, JsonSchema, Message, ResponseFormat
 from api.schema.generation import StreamOptions
 from api.schema.response_items import Item, messages_of
@@ -93,7 +93,7 @@ class ResponsesBody(Body):
     stream: bool = False
     stream_options: StreamOptions | None = None
     truncation: Literal["disabled"] | None = None
-    background: Literal[False] = False
+    background: Off = False
     service_tier: Literal["auto", "default"] | None = None
     metadata: dict[str, str] | None = None
     client_metadata: dict[str, str] | None = None

@@ -1,0 +1,33 @@
+"""What a body that fits its schema may be refused for: everything else is a lie in /openapi.json."""
+
+import re
+from typing import Any
+
+import schemathesis
+
+REASONS = {
+    r"^(The prompt|prompt|This model's maximum context)": "how many tokens a text has, only its tokeniser knows",
+    r"the model has no token \d+": "token ids end where the model's vocabulary does",
+    r"Input should be a valid integer|must hold nothing but token ids": "to JSON Schema 2.0 is an integer, like 2",
+    r"must be a string or a list of token ids": "the same, where it comes first",
+    r"names the function|hold two functions named": "tools are referred to by their names",
+    r"^best_of: ": "it may equal n",
+    r"^max_completion_tokens: differs": "it may equal max_tokens",
+    r"^n: \d+ choices are more than": "it is multiplied by the number of prompts",
+    r"There is no response": "an id may be any string, and few have been given out",
+    r"must have non-empty content": "all but the last message: a schema knows no last one",
+    r"chat template": "what a model's template makes of messages is its own business",
+    r"schema": "of a schema that came in a body, its keywords",
+}
+
+
+@schemathesis.check
+def refused_for_a_reason_that_no_schema_can_say(
+    _context: schemathesis.CheckContext, response: schemathesis.Response, case: schemathesis.Case[Any]
+) -> None:
+    """A 400 to a body that fits has one of the REASONS."""
+    if response.status_code != 400 or not case.meta or not case.meta.generation.mode.is_positive:
+        return
+    message = str(response.json()["error"]["message"])
+    if not any(re.search(reason, message) for reason in REASONS):
+        raise AssertionError(f"fits the schema, and yet: {message}")
