@@ -17,7 +17,7 @@ Called = tuple[Literal["call"], str, JsonValue, Literal["closed", "open"]]
 
 
 class Transcript(BaseModel):
-    """One reply of a model. `parts` is what it means: blanks where text meets markup are of no importance."""
+    """One reply of a model. `parts` is what it means; neighbours of one kind are joined."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
@@ -11,6 +12,11 @@ from tests.parsers.golden import Called, Said
 
 RANDOM_CUTS = 100
 """How often a transcript is cut at random places."""
+DAMAGED = 3000
+"""How many texts are made of the transcripts by mishaps."""
+SENTINEL = "§"
+_UNTOLD = re.compile(r'"(?:id|type)": "[^"]*"')
+"""Members of a call that say nothing of what is called."""
 
 
 def read(reader: Reader, pieces: Iterable[str]) -> list[Part]:
@@ -41,6 +47,36 @@ def ways(text: str) -> Iterator[Sequence[str]]:
     yield from halves(text)
     yield tuple(text)
     yield from (at_random(text, seed) for seed in range(RANDOM_CUTS))
+
+
+def with_sentinel(text: str, step: int) -> Iterator[str]:
+    """The text with one more character at every `step`th place where what it says must show."""
+    untold = {at for member in _UNTOLD.finditer(text) for at in range(member.start(), member.end() + 1)}
+    return (text[:at] + SENTINEL + text[at:] for at in range(0, len(text) + 1, step) if at not in untold)
+
+
+def damaged(texts: Sequence[str], seed: int) -> str:
+    """One of the texts after up to three mishaps: something is missing, is there twice, or is from another text."""
+    dice = random.Random(seed)
+    text = dice.choice(texts)
+    for _ in range(dice.randint(1, 3)):
+        at = dice.randint(0, len(text))
+        end = at + dice.randint(0, 25)
+        other = dice.choice(texts)[dice.randint(0, 100) :][:40]
+        text = dice.choice([text[:at] + text[end:], text[:end] + text[at:], text[:at] + other + text[at:]])
+    return text
+
+
+def shown(parts: Iterable[Part]) -> str:
+    """All that a client gets to see of a reply."""
+    seen = ""
+    for part in parts:
+        match part:
+            case Thinking(text) | Content(text) | CallArguments(_, text):
+                seen += text
+            case CallOpened(name=name):
+                seen += name
+    return seen
 
 
 def check_form(parts: Sequence[Part]) -> None:
@@ -90,17 +126,6 @@ def meaning(parts: Iterable[Part]) -> list[Said | Called]:
     return found
 
 
-def trimmed(parts: Sequence[Said | Called]) -> list[str]:
-    """One line of JSON for each part, without the blanks where text meets markup."""
-    last = len(parts) - 1
-    lines = list[str]()
-    for at, part in enumerate(parts):
-        if part[0] == "call":
-            lines.append(json.dumps(part, sort_keys=True))
-            continue
-        kind, text = part
-        text = text.strip() if kind == "thinking" else text.lstrip() if at else text
-        text = text.rstrip() if at < last else text
-        if text:
-            lines.append(json.dumps((kind, text)))
-    return lines
+def lines(parts: Iterable[Said | Called]) -> list[str]:
+    """One line of JSON for each part, so that true is not 1."""
+    return [json.dumps(part, sort_keys=True, ensure_ascii=False) for part in parts]
