@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -33,6 +33,12 @@ class Streamed:
         return self.arrivals[0] - self.started_at if self.arrivals else float("inf")
 
     @property
+    def tokens_per_s(self) -> float:
+        """From its first token on; a stream of one token has no speed."""
+        seconds = self.ended_at - self.arrivals[0] if self.arrivals else 0.0
+        return (self.tokens - 1) / seconds if seconds else 0.0
+
+    @property
     def gaps(self) -> list[float]:
         """Seconds between one arrival and the next."""
         return [later - earlier for earlier, later in zip(self.arrivals, self.arrivals[1:], strict=False)]
@@ -49,18 +55,21 @@ class Target:
 
     async def stream(self, prompt: str, max_tokens: int, watch: "Streamed | None" = None) -> Streamed:
         """Stream one greedy completion to its end. `watch`, if given, is filled while it runs."""
-        body = {
-            "model": self.model,
-            "prompt": prompt,
-            "max_tokens": max_tokens,
-            "temperature": 0,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-        }
-        result = watch or Streamed(time.perf_counter())
+        body = {"prompt": prompt, "max_tokens": max_tokens}
+        return await self._stream("/v1/completions", body, watch or Streamed(time.perf_counter()))
+
+    async def chat(self, message: str, max_tokens: int, schema: Mapping[str, object] | None = None) -> Streamed:
+        """Stream one greedy reply to its end; JSON of that schema, if one is given."""
+        body: dict[str, object] = {"messages": [{"role": "user", "content": message}], "max_tokens": max_tokens}
+        if schema is not None:
+            body["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+        return await self._stream("/v1/chat/completions", body, Streamed(time.perf_counter()))
+
+    async def _stream(self, path: str, body: dict[str, object], result: Streamed) -> Streamed:
+        body |= {"model": self.model, "temperature": 0, "stream": True, "stream_options": {"include_usage": True}}
         tail = b""
         async with await anyio.connect_tcp(self._host, self._port) as connection:
-            await connection.send(self._post("/v1/completions", body))
+            await connection.send(self._post(path, body))
             async for data in _arriving(connection):
                 if TEXT.search(data):
                     result.arrivals.append(time.perf_counter())

@@ -25,6 +25,7 @@ class Load:
     warm_chunks: int = 100
     running_tokens: int = 4000
     """Enough for the running streams to outlast the long prompt."""
+    structure_tokens: int = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,18 @@ def measure(target: Target, load: Load, say: Callable[[str], None]) -> Figures:
         prefix=anyio.run(partial(sc.prefix, shared_tokens=long // 2), target),
         health=anyio.run(health, target),
     )
+
+
+def structure_rows(target: Target, load: Load, say: Callable[[str], None]) -> dict[str, float]:
+    """What it costs to hold 8 streams to a schema."""
+    say(f"{target.name}: 8 streams held to a schema")
+    one = partial(sc.structure, streams=8, max_tokens=load.structure_tokens, rounds=3)
+    found = anyio.run(one, target)
+    return {
+        "8 chats, free: tokens/s from the first token on": found.free_tokens_per_s,
+        "8 chats, held to a JSON schema": found.constrained_tokens_per_s,
+        "constrained over free": found.ratio,
+    }
 
 
 def table(columns: dict[str, Figures], extra: dict[str, float] | None = None) -> str:

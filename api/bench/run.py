@@ -13,7 +13,7 @@ from runtime.models.home import home
 from runtime.models.resolve import resolve
 
 TINY = Load(max_tokens=128)
-DEFAULT = Load(max_tokens=24, warm_chunks=20, running_tokens=1000)
+DEFAULT = Load(max_tokens=24, warm_chunks=20, running_tokens=1000, structure_tokens=64)
 RAW_STEPS = 200
 
 HEAD = """# Benchmarks
@@ -82,9 +82,12 @@ def _preload_blas() -> str:
 
 def _compare(model: Path, load: Load) -> str:
     columns: dict[str, Figures] = {}
+    extra: dict[str, float] = {}
     for start in (servers.troupe, servers.mlx_lm):
         with start(model) as target:
             columns[target.name] = report.measure(target, load, say)
+            if start is servers.troupe:  # mlx_lm.server enforces no structure
+                extra = report.structure_rows(target, load, say)
     steps = RAW_STEPS if load is TINY else load.max_tokens
-    raw = {f"raw loop, tokens/s, {rows} rows": servers.raw_loop(model, rows, steps) for rows in report.STREAMS}
-    return report.table(columns, raw)
+    extra |= {f"raw loop, tokens/s, {rows} rows": servers.raw_loop(model, rows, steps) for rows in report.STREAMS}
+    return report.table(columns, extra)

@@ -3,8 +3,9 @@
 import itertools
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import anyio
 
@@ -41,14 +42,18 @@ class BenchError(Exception):
 
 async def together(target: Target, prompts: Sequence[str], max_tokens: int) -> list[Streamed]:
     """Stream all prompts at once."""
+    return await _at_once(target, [partial(target.stream, prompt, max_tokens) for prompt in prompts])
+
+
+async def _at_once(target: Target, calls: Sequence[Callable[[], Awaitable[Streamed]]]) -> list[Streamed]:
     results: list[Streamed] = []
 
-    async def one(prompt: str) -> None:
-        results.append(await target.stream(prompt, max_tokens))
+    async def one(call: Callable[[], Awaitable[Streamed]]) -> None:
+        results.append(await call())
 
     async with anyio.create_task_group() as group:
-        for prompt in prompts:
-            group.start_soon(one, prompt)
+        for call in calls:
+            group.start_soon(one, call)
     for result in results:
         if result.error:
             raise BenchError(f"{target.name} did not finish a stream: {result.error}")
@@ -172,3 +177,44 @@ async def health(target: Target, *, streams: int, prompt_tokens: int, max_tokens
         await together(target, prompts, max_tokens)
         group.cancel_scope.cancel()
     return Health(quantile(latencies, 0.5), quantile(latencies, 0.99), len(latencies))
+
+
+PEOPLE: Mapping[str, object] = {
+    "type": "array",
+    "minItems": 1000,
+    "items": {
+        "type": "object",
+        "properties": {
+            "name": {"type": "string", "minLength": 3, "maxLength": 40},
+            "age": {"type": "integer", "minimum": 0, "maximum": 120},
+            "kind": {"enum": ["child", "adult"]},
+            "tags": {"type": "array", "items": {"type": "string", "maxLength": 20}, "maxItems": 3},
+        },
+        "required": ["name", "age", "kind", "tags"],
+        "additionalProperties": False,
+    },
+}
+"""Answers as long as they may be: they go on to max_tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Structure:
+    """Output tokens per second of streams that run together, from their first tokens on."""
+
+    free_tokens_per_s: float
+    constrained_tokens_per_s: float
+
+    @property
+    def ratio(self) -> float:
+        return self.constrained_tokens_per_s / self.free_tokens_per_s
+
+
+async def structure(target: Target, *, streams: int, max_tokens: int, rounds: int) -> Structure:
+    """The same prompts with and without a schema, in turns, so that the machine's mood is the same for both."""
+    rates: dict[bool, list[float]] = {False: [], True: []}
+    for turn in range(2 * rounds):
+        schema = PEOPLE if turn % 2 else None
+        prompts = [f"{short_prompt()} Write a very long list of people." for _ in range(streams)]
+        results = await _at_once(target, [partial(target.chat, prompt, max_tokens, schema) for prompt in prompts])
+        rates[schema is not None].append(sum(result.tokens_per_s for result in results))
+    return Structure(statistics.median(rates[False]), statistics.median(rates[True]))

@@ -36,6 +36,15 @@ async def test_every_scenario_gives_plausible_figures(tiny_server: ServerProcess
     assert all(line.endswith("| 1.00 |") for line in lines[2:-1])
 
 
+async def test_the_cost_of_structure_is_that_of_streams_that_all_run_to_their_end(tiny_server: ServerProcess) -> None:
+    with anyio.fail_after(60):
+        found = await sc.structure(Target(tiny_server.url), streams=2, max_tokens=40, rounds=1)
+    assert found.free_tokens_per_s > 1
+    assert found.constrained_tokens_per_s > 1
+    held = await Target(tiny_server.url).chat("People.", 40, sc.PEOPLE)
+    assert held.tokens == 40
+
+
 async def test_tokens_are_counted_as_the_server_counts_them(tiny_server: ServerProcess) -> None:
     (result,) = await sc.together(Target(tiny_server.url), ["Once"], 17)
     assert result.tokens == 17
