@@ -221,12 +221,12 @@ async def test_deeply_nested_values_do_no_harm(app: Quart, field: str, levels: i
     assert (await call(app, "POST", CHAT_ROUTE, body.encode())).status == status
 
 
-@pytest.mark.parametrize(("levels", "said"), [(200, "The prompt has"), (260, "is nested too deeply")])
-async def test_deeply_nested_arguments_do_no_harm(app: Quart, levels: int, said: str) -> None:
+@pytest.mark.parametrize(("levels", "said"), [(20, False), (260, True)])
+async def test_deeply_nested_arguments_do_no_harm(app: Quart, levels: int, said: bool) -> None:
     deep = '{"a":' * levels + "1" + "}" * levels
     called = {"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": deep}}]}
     reply = await call(app, "POST", CHAT_ROUTE, CHAT | {"messages": [{"role": "user", "content": "Hi"}, called]})
-    assert (reply.status, said in str(reply.error["message"])) == (400, True)
+    assert (reply.status, b"nested too deeply" in reply.body) == (400 if said else 200, said)
 
 
 async def test_an_image_is_refused_because_the_model_is_text_only(app: Quart) -> None:
