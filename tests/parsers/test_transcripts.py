@@ -2,7 +2,7 @@
 
 import pytest
 
-from api.parsers.parts import CallArguments, joined
+from api.parsers.parts import CallArguments, Content, Tool, joined
 from api.parsers.plain import Reader
 from api.parsers.reader import make_reader
 from api.parsers.table import TOOL_FAMILIES, reasoning_family, tool_family
@@ -66,6 +66,21 @@ def test_no_text_is_swallowed(golden: Golden) -> None:
         parts = read(reader_for(golden), [text])
         check_form(parts)
         assert SENTINEL in shown(parts), text
+
+
+@pytest.mark.parametrize("golden", [one for one in all_golden() if one.family], ids=str)
+def test_special_tokens_never_show_in_text(golden: Golden) -> None:
+    markers = tool_family(golden.family or "", "", frozenset()).markers
+    reader = make_reader(
+        tools=tool_family(golden.family or "", "", markers),
+        reasoning=None,
+        offered=(Tool("none of those that are called"),),
+        prompt_tail=golden.said.prompt_tail,
+        silent=markers,
+    )
+    for part in joined(read(reader, golden.said.text)):
+        assert isinstance(part, Content)
+        assert not {marker for marker in markers if marker in part.text}
 
 
 @pytest.mark.parametrize("family", [*sorted(TOOL_FAMILIES), "auto"])
