@@ -30,9 +30,9 @@ MOST_HELD = 40
 every_transcript = pytest.mark.parametrize("golden", all_golden(), ids=str)
 
 
-def reader_for(golden: Golden, family: str | None = None, template: str = "") -> Reader:
+def reader_for(golden: Golden, family: str | None = None, template: str = "", thinks: str | None = None) -> Reader:
     name = family or golden.family
-    reasoning = golden.said.reasoning
+    reasoning = thinks or golden.said.reasoning
     return make_reader(
         tools=None if name is None else tool_family(name, template, golden.silent),
         reasoning=None if reasoning is None else reasoning_family(reasoning, template, golden.silent),
