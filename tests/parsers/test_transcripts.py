@@ -123,6 +123,13 @@ def test_auto_knows_the_family_by_its_text(golden: Golden) -> None:
     read_by_auto(golden, "")
 
 
+@pytest.mark.parametrize("template", ["", "{{- '<think>' }}"])
+@pytest.mark.parametrize("golden", [one for one in all_golden() if one.said.reasoning], ids=str)
+def test_auto_knows_the_thinking(golden: Golden, template: str) -> None:
+    parts = read(reader_for(golden, template=template, thinks="auto"), golden.said.text)
+    assert lines(meaning(parts)) == lines(golden.said.parts)
+
+
 @pytest.mark.parametrize(
     ("family", "template"), sorted({(str(one.family), one.template) for one in all_golden() if one.template})
 )
