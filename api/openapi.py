@@ -1,8 +1,9 @@
 """GET /openapi.json: what the API is, made of the bodies that check it. One entry in ROUTES is one route."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Literal
 
 from pydantic import TypeAdapter
@@ -190,8 +191,8 @@ def openapi_routes(settings: Settings) -> Blueprint:
 
 def document(settings: Settings) -> Json:
     """An OpenAPI 3.1 document (spec.openapis.org/oas/v3.1.1)."""
-    routes = [*ROUTES, *([METRICS] if settings.enable_metrics else [])]
-    references, schemas = _schemas(routes)
+    routes = (*ROUTES, *((METRICS,) if settings.enable_metrics else ()))
+    references, schemas = _schemas(_kinds(routes))
     paths: dict[str, Json] = {}
     for route in routes:
         paths.setdefault(route.path, {})[route.method] = _operation(route, references, settings)
@@ -209,15 +210,21 @@ def document(settings: Settings) -> Json:
     }
 
 
-def _schemas(routes: list[Route]) -> tuple[dict[type, Json], Json]:
-    """A reference to the schema of every body and reply, and what the references lead to."""
+def _kinds(routes: Iterable[Route]) -> tuple[tuple[type, JsonSchemaMode], ...]:
+    """All bodies and replies, each with the side from which it is described."""
     modes: dict[type, JsonSchemaMode] = {}
     for route in routes:
         modes[route.envelope] = "serialization"
         modes |= {route.body: "validation"} if route.body else {}
         modes |= {route.reply: "serialization"} if route.reply else {}
+    return tuple(modes.items())
+
+
+@cache
+def _schemas(kinds: tuple[tuple[type, JsonSchemaMode], ...]) -> tuple[dict[type, Json], Json]:
+    """A reference to the schema of every body and reply, and what the references lead to."""
     references, shared = TypeAdapter.json_schemas(
-        [(kind, mode, TypeAdapter(readable(kind))) for kind, mode in modes.items()],
+        [(kind, mode, TypeAdapter(readable(kind))) for kind, mode in kinds],
         schema_generator=BodySchema,
         ref_template="#/components/schemas/{model}",
     )

@@ -113,7 +113,7 @@ async def test_whole_completions(app: Quart) -> None:
     reply = await use(app, lambda client: client.completions.create(model="m", prompt=["Once", "upon"], logprobs=1))
     assert [choice.text for choice in reply.choices] == ["Hello world."] * 2
     assert reply.choices[1].logprobs
-    assert "".join(reply.choices[1].logprobs.tokens or []) == "Hello world."
+    assert "".join(reply.choices[1].logprobs.tokens or []) == "Hello world.<|im_end|>"
 
 
 async def test_streamed_completions(app: Quart) -> None:
