@@ -88,7 +88,7 @@ MISTRAL_NAMED = Named(
 MISTRAL_ARRAY = Envelope("[TOOL_CALLS]", array=True, sign=r"\[TOOL_CALLS\]")
 """Template of Mistral Nemo. The id that may stand behind the arguments is too late for a stream: a call has its own."""
 
-MISTRAL_BARE = Named("[TOOL_CALLS]")
+MISTRAL_BARE = Named("[TOOL_CALLS]", written=("[TOOL_CALLS]NAME", ""))
 """A name and its arguments with no marker between them, as vLLM mistral has it of tokenisers from version 11 on."""
 
 DEEPSEEK_V3 = Named(

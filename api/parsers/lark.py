@@ -8,7 +8,7 @@ from api.parsers.parts import Tool
 
 Schema = Mapping[str, object]
 
-JSON_STYLE = {"x-guidance": {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}}
+JSON_STYLE: Mapping[str, object] = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 """As json.dumps writes it and models have learnt it. Where white space is free, a small model may never end it."""
 
 
@@ -42,9 +42,10 @@ def json_object(schema: Schema) -> str:
     return json_value({"type": "object"} | dict(schema))
 
 
-def json_value(schema: Schema) -> str:
-    """What a value with this schema may be, as JSON in JSON_STYLE."""
-    return f"%json {json.dumps({**schema, **JSON_STYLE})}"
+def json_value(schema: Schema, *, escapes: str = "") -> str:
+    """What a value with this schema may be, as JSON in JSON_STYLE; if `escapes` are named, strings have no others."""
+    options = {**JSON_STYLE, **({"json_allowed_escapes": escapes} if escapes else {})}
+    return f"%json {json.dumps({**schema, 'x-guidance': options})}"
 
 
 def one_of(rule: str, alternatives: Sequence[str]) -> str:
@@ -55,18 +56,20 @@ def one_of(rule: str, alternatives: Sequence[str]) -> str:
 def call_rules(tools: Sequence[Tool], before: str, after: str, spell: Speller) -> str:
     """The rule `call`: a tool's arguments as JSON, between two texts in which NAME stands for the tool's name."""
     bodies = [
-        f"{_numbered(before.replace('NAME', tool.name), spell)} arguments_{number} {spell(after)}"
-        for number, tool in enumerate(tools)
+        f"{_named(before, tool.name, spell)} arguments_{number} {spell(after)}" for number, tool in enumerate(tools)
     ]
     arguments = [f"arguments_{number}: {json_object(tool.parameters)}\n" for number, tool in enumerate(tools)]
     return one_of("call", bodies) + "".join(arguments)
 
 
-def _numbered(text: str, spell: Speller) -> str:
-    return " /[0-9]+/ ".join(map(spell, text.split("INDEX")))
+def _named(text: str, name: str, spell: Speller) -> str:
+    return " /[0-9]+/ ".join(spell(piece.replace("NAME", name)) for piece in text.split("INDEX"))
 
 
 def answer_rule(before: str, between: str, after: str, spell: Speller, *, parallel: bool) -> str:
     """The rule `answer`: a `call`, or several if `parallel`, between two texts and parted by a third."""
     more = f"({spell(between)} call)*" if parallel else ""
-    return " ".join(f"answer: {spell(before)} call {more} {spell(after)}".split()) + "\n"
+    # llguidance's lexer takes the longest literal: one that begins with another would hide it.
+    shared = between if parallel and after.startswith(between) else ""
+    end = [spell(shared), spell(after.removeprefix(shared))]
+    return " ".join(filter(None, ["answer:", spell(before), "call", more, *end])) + "\n"

@@ -14,7 +14,7 @@ from api.parsers.python_literal import LiteralScanner, stream_string, to_json
 from api.parsers.tape import Script, Tape
 
 _KEY = re.compile(r"\w*")
-_PYTHON_TOO = {"x-guidance": {"json_allowed_escapes": 'nrtbf\\"'}}
+_ESCAPES = 'nrtbf\\"'
 """Of JSON's escapes those that mean the same in Python."""
 
 
@@ -132,25 +132,28 @@ class Pythonic:
         spell = Speller(marker_ids)
         answer = answer_rule(f"{self.opener}[", ", ", f"]{self.closer}", spell, parallel=parallel)
         rules = [answer, one_of("call", [f"call_{number}" for number in range(len(tools))])]
-        rules.append(f'any_argument: /[A-Za-z_][A-Za-z0-9_]*/ "=" {json_value(_PYTHON_TOO)}\n')
+        rules.append(f'any_argument: /[A-Za-z_][A-Za-z0-9_]*/ "=" {json_value({}, escapes=_ESCAPES)}\n')
         return "".join([*rules, *(_call_rule(number, tool, spell) for number, tool in enumerate(tools))])
 
 
 def _call_rule(number: int, tool: Tool, spell: Speller) -> str:
     properties = tool.parameters.get("properties")
-    if not isinstance(properties, Mapping) or not properties:
+    if not isinstance(properties, Mapping):
         return f"call_{number}: {spell(tool.name)} " + '"(" (any_argument (", " any_argument)*)? ")"\n'
     required = tool.parameters.get("required")
     needed = [key for key in properties if isinstance(required, Sequence) and key in required]
     optional = [key for key in properties if key not in needed]
     names = {key: f"argument_{number}_{place}" for place, key in enumerate(properties)}
     starts = [(needed, optional)] if needed else [([key], optional[place + 1 :]) for place, key in enumerate(optional)]
+    if not properties:
+        return f"call_{number}: {spell(tool.name + '()')}\n"
     bodies = [_sequence([names[key] for key in first], [names[key] for key in then]) for first, then in starts]
     arguments = f"({' | '.join(bodies)})" + ("" if needed else "?")
     rules = [f'call_{number}: {spell(tool.name)} "(" {arguments} ")"\n']
     for key, schema in properties.items():
         definitions = {word: tool.parameters[word] for word in ("$defs", "definitions") if word in tool.parameters}
-        value = json_value(_PYTHON_TOO | definitions | (dict(schema) if isinstance(schema, Mapping) else {}))
+        schema = dict(schema) if isinstance(schema, Mapping) else {}
+        value = json_value(definitions | schema, escapes=_ESCAPES)
         rules.append(f"{names[key]}: {spell(key + '=')} {value}\n")
     return "".join(rules)
 

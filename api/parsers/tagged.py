@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from api.parsers.calls import Calls
+from api.parsers.calls import Calls, read_value
 from api.parsers.format import token_like
 from api.parsers.lark import Speller
 from api.parsers.named import NAME
@@ -108,7 +108,20 @@ class Tagged(Tags):
             yield None
 
     def _read_value(self, tape: Tape, calls: Calls, types: frozenset[str]) -> Script[bool]:
-        pieces = []
+        """A value that is no string: a tag within a string within it does not end it."""
+        tape.mark()
+        yield from tape.space()
+        nested = (yield from read_value(tape)) if (yield from tape.peek()) in ("{", "[") else None
+        yield from tape.space()
+        if nested is not None and (yield from tape.accept(self.value_end)):
+            tape.release()
+            yield calls.arguments(to_json(nested, types, self.untyped))
+            return True
+        tape.rewind()
+        return (yield from self._read_text(tape, calls, types))
+
+    def _read_text(self, tape: Tape, calls: Calls, types: frozenset[str]) -> Script[bool]:
+        pieces: list[str] = []
         tape.mark()
         while True:
             text, end = tape.upto(self._value_ends)

@@ -37,7 +37,7 @@ def _tool_rules(tags: Tags, number: int, tool: Tool, spell: Speller) -> list[str
         needed = isinstance(required, Sequence) and key in required
         names.append(name if needed else f"{name}?")
         rules.append(f"{name}: {_argument(tags, key, schema, tool.parameters, spell)}\n")
-    if not properties:
+    if not isinstance(properties, Mapping):
         names, rules = [f"argument_{number}*"], [f"argument_{number}: {_any_argument(tags, spell)}\n"]
     return [f"call_{number}: {spell(before)} {' '.join(names)} {spell(after)}\n", *rules]
 
