@@ -1,6 +1,6 @@
 """POST /v1/chat/completions."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, assert_never
 
@@ -8,7 +8,7 @@ from quart import Blueprint, Response
 
 from api.answer import Json, answer
 from api.body import read_body
-from api.choices import ChoicesWriter, new_id
+from api.choices import ChoicesWriter, diagnosed, new_id
 from api.context import ApiContext
 from api.conversation import Conversations
 from api.exchange import ChoiceEvent
@@ -33,7 +33,9 @@ def chat_routes(context: ApiContext) -> Blueprint:
             model=context.model_id,
             n=body.n,
             include_usage=body.include_usage,
+            diagnosed=diagnosed(body, context),
             codec=context.codec,
+            scored=body.logprobs,
         )
         return await answer(context, await conversations.question(body, arrived_at=arrived_at), writer)
 
@@ -45,6 +47,8 @@ class ChatWriter(ChoicesWriter):
     """OpenAI's chat.completion and chat.completion.chunk."""
 
     codec: TextCodec
+    scored: bool
+    """Whether log-probabilities were asked for."""
 
     whole_object: ClassVar[str] = "chat.completion"
     chunk_object: ClassVar[str] = "chat.completion.chunk"
@@ -57,7 +61,7 @@ class ChatWriter(ChoicesWriter):
         """See ChoicesWriter: log-probabilities come with the first delta, and the end of a choice is a chunk of its
         own, with an empty delta."""
         deltas = [delta for part in event.parts if (delta := _delta(part))]
-        logprobs = chat_logprobs(event.scored, self.codec)
+        logprobs = chat_logprobs(event.scored, self.codec) if event.scored else None
         if logprobs and not deltas:
             deltas = [{"content": ""}]
         for delta in deltas:
@@ -71,7 +75,7 @@ class ChatWriter(ChoicesWriter):
         return {
             "index": event.index,
             "message": _message(event.parts),
-            "logprobs": chat_logprobs(event.scored, self.codec),
+            "logprobs": chat_logprobs(event.scored, self.codec) if self.scored else None,
             "finish_reason": event.ending.reason if event.ending else None,
         }
 
@@ -118,5 +122,7 @@ def _delta(part: Part) -> Json | None:
             assert_never(part)
 
 
-def _chunk(index: int, delta: Json, *, logprobs: Json | None = None, finish_reason: str | None = None) -> Json:
+def _chunk(
+    index: int, delta: Json, *, logprobs: Mapping[str, object] | None = None, finish_reason: str | None = None
+) -> Json:
     return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}

@@ -6,11 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from api import sse
+from api import diagnostics, sse
 from api.answer import Json
 from api.call import current_call
+from api.context import ApiContext
 from api.errors import ApiError
 from api.exchange import ChoiceEvent, Cost
+from api.schema.generation import GenerationBody
 
 
 def new_id(prefix: str) -> str:
@@ -28,6 +30,8 @@ class ChoicesWriter(ABC):
     """How many choices there are."""
     include_usage: bool
     """Whether a stream tells what it cost."""
+    diagnosed: int | None
+    """The model's context in tokens, if the reply is to hold diagnostics."""
     created: int = field(default_factory=lambda: int(time.time()))
 
     whole_object: ClassVar[str]
@@ -47,7 +51,7 @@ class ChoicesWriter(ABC):
 
     def whole(self, choices: Sequence[ChoiceEvent], cost: Cost) -> Json:
         body = self._envelope(self.whole_object, [self.choice(choice) for choice in choices])
-        return body | {"usage": usage(cost)}
+        return body | {"usage": usage(cost)} | self._diagnostics(cost)
 
     def opening(self) -> Iterator[bytes]:
         for index in range(self.n):
@@ -59,8 +63,9 @@ class ChoicesWriter(ABC):
             yield self._chunk(choice)
 
     def closing(self, cost: Cost) -> Iterator[bytes]:
-        if self.include_usage:
-            yield sse.frame(self._envelope(self.chunk_object, []) | {"usage": usage(cost)})
+        last: Json = {"usage": usage(cost)} if self.include_usage else {}
+        if last := last | self._diagnostics(cost):
+            yield sse.frame(self._envelope(self.chunk_object, []) | last)
         yield sse.DONE
 
     def failure(self, error: ApiError) -> Iterator[bytes]:
@@ -68,6 +73,11 @@ class ChoicesWriter(ABC):
 
     def heartbeat(self) -> bytes:
         return sse.HEARTBEAT
+
+    def _diagnostics(self, cost: Cost) -> Json:
+        if self.diagnosed is None:
+            return {}
+        return {"diagnostics": diagnostics.basic(used_tokens=cost.longest, context_tokens=self.diagnosed)}
 
     def _chunk(self, choice: Json) -> bytes:
         chunk = self._envelope(self.chunk_object, [choice])
@@ -77,6 +87,11 @@ class ChoicesWriter(ABC):
 
     def _envelope(self, kind: str, choices: list[Json]) -> Json:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model, "choices": choices}
+
+
+def diagnosed(body: GenerationBody, context: ApiContext) -> int | None:
+    """See ChoicesWriter."""
+    return context.facts().context_tokens if body.include_diagnostics else None
 
 
 def usage(cost: Cost) -> Json:

@@ -3,22 +3,20 @@
 Json = dict[str, object]
 
 
-def basic(*, prompt_tokens: int, completion_tokens: int, context_tokens: int, images: int = 0) -> Json:
+def basic(*, used_tokens: int, context_tokens: int, images: int = 0) -> Json:
     """Level `basic`: how full the context is, and how much there was to look at.
 
     Args:
-        context_tokens: what prompt and output may hold together (ModelFacts).
+        used_tokens: what the longest of the reply's sequences holds, prompt and output together.
+        context_tokens: what a sequence may hold (ModelFacts).
     """
-    used = prompt_tokens + completion_tokens
     return {
         "level": "basic",
         "context": {
-            "prompt_tokens": prompt_tokens,
-            "completion_tokens": completion_tokens,
-            "used_tokens": used,
+            "used_tokens": used_tokens,
             "limit_tokens": context_tokens,
-            "remaining_tokens": max(0, context_tokens - used),
-            "used_fraction": round(used / context_tokens, 4),
+            "remaining_tokens": max(0, context_tokens - used_tokens),
+            "used_fraction": round(used_tokens / context_tokens, 4),
         },
         "visual": {"images": images},
     }

@@ -76,6 +76,8 @@ class Cost:
     completion_tokens: int
     thinking_tokens: int
     """Those of the completion that were thinking."""
+    longest: int
+    """What the longest sequence holds, prompt and output together."""
 
 
 @dataclass(slots=True)
@@ -151,6 +153,7 @@ class Exchange:
             cached_tokens=sum(choice.usage.cached_tokens for choice in first if choice.usage),
             completion_tokens=sum(choice.text.tokens for choice in self._choices.values()),
             thinking_tokens=sum(choice.text.thinking_tokens for choice in self._choices.values()),
+            longest=max(choice.prompt_tokens + choice.text.tokens for choice in self._choices.values()),
         )
 
     def leave(self) -> None:

@@ -7,10 +7,8 @@ from api.text.codec import TextCodec
 from runtime.types import TokenOutput
 
 
-def chat_logprobs(scored: Sequence[ScoredToken], codec: TextCodec) -> dict[str, object] | None:
-    """`logprobs` of a chat choice; None if nothing is scored."""
-    if not scored:
-        return None
+def chat_logprobs(scored: Sequence[ScoredToken], codec: TextCodec) -> dict[str, list[dict[str, object]] | None]:
+    """`logprobs` of a chat choice."""
     content = [
         {
             **_entry(each.token.token_id, each.token.logprob, codec),

@@ -39,7 +39,7 @@ class MessagesWriter:
 
     def opening(self) -> Iterator[bytes]:
         """See Writer."""
-        nothing = Cost(self.prompt_tokens, cached_tokens=0, completion_tokens=0, thinking_tokens=0)
+        nothing = Cost(self.prompt_tokens, 0, 0, 0, longest=self.prompt_tokens)
         yield _frame({"type": "message_start", "message": self._message([], _stop(None), nothing)})
         yield self.heartbeat()
 

@@ -72,9 +72,8 @@ class ResponsesWriter:
         return "incomplete" if self._ending and self._ending.reason == "length" else "completed"
 
     def _take(self, event: ChoiceEvent) -> list[Json]:
-        told = chat_logprobs(event.scored, self.codec)
-        content = told["content"] if told else []
-        events = list(self._output.take(event.parts, content if isinstance(content, list) else ()))
+        logprobs = chat_logprobs(event.scored, self.codec)["content"]
+        events = list(self._output.take(event.parts, logprobs or ()))
         if event.ending:
             self._ending = event.ending
             events += self._output.close(self._status)

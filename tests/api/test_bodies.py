@@ -238,7 +238,7 @@ async def test_a_prompt_that_fills_the_context_is_refused_with_its_length(app: Q
     reply = await call(app, "POST", CHAT_ROUTE, CHAT | user("word " * 300))
     assert (reply.status, reply.error["code"]) == (400, "context_length_exceeded")
     assert reply.error["param"] == "messages"
-    assert "256" in str(reply.error["message"])
+    assert "255 maximum" in str(reply.error["message"])
 
 
 async def test_a_prompt_that_leaves_room_for_one_token_is_served(app: Quart, desk: FakeDesk) -> None:

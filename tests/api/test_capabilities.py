@@ -192,11 +192,9 @@ def test_the_client_needs_nothing_but_the_standard_library() -> None:
 
 
 def test_basic_diagnostics_say_how_full_the_context_is() -> None:
-    assert diagnostics.basic(prompt_tokens=30, completion_tokens=20, context_tokens=200) == {
+    assert diagnostics.basic(used_tokens=50, context_tokens=200) == {
         "level": "basic",
         "context": {
-            "prompt_tokens": 30,
-            "completion_tokens": 20,
             "used_tokens": 50,
             "limit_tokens": 200,
             "remaining_tokens": 150,

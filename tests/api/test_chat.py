@@ -278,3 +278,22 @@ async def test_the_conversation_reaches_the_template_as_the_roles_demand(app: Qu
         "<|im_start|>user\n<tool_response>\n42\n</tool_response><|im_end|>\n<|im_start|>assistant\n"
     )
     assert list(desk.admitted[0].prompt_ids) == ids_of(rendered)
+
+
+async def test_diagnostics_come_with_the_reply_if_asked_for(app: Quart) -> None:
+    asked = CHAT | {"include_diagnostics": True, "diagnostics_level": "basic"}
+    whole = (await call(app, "POST", ROUTE, asked)).json
+    assert "diagnostics" not in (await call(app, "POST", ROUTE, CHAT)).json
+    used = cast("dict[str, int]", whole["usage"])["total_tokens"]
+    context = cast("dict[str, Json]", whole["diagnostics"])["context"]
+    assert (context["used_tokens"], context["limit_tokens"]) == (used, 256)
+    *_, last = chunks(await call(app, "POST", ROUTE, asked | {"stream": True}))
+    assert (last["choices"], last["diagnostics"]) == ([], whole["diagnostics"])
+    assert "usage" not in last
+
+
+async def test_logprobs_that_were_asked_for_are_a_list_even_where_there_is_no_token(app: Quart, desk: FakeDesk) -> None:
+    desk.script = begins("Hello")
+    body = (await call(app, "POST", ROUTE, CHAT | {"logprobs": True, "stop": "H"})).json
+    (only,) = cast("list[dict[str, Json]]", body["choices"])
+    assert only["logprobs"]["content"] == []

@@ -1,5 +1,6 @@
 """POST /v1/responses: items in, items and events out, and going on from what was kept."""
 
+from dataclasses import replace
 from typing import cast
 
 import openai
@@ -21,7 +22,7 @@ from api.schema.responses import ResponsesBody
 from api.text.codec import HfCodec
 from runtime.types import CancelCause, FinishReason
 from tests.api.calling import Reply, call
-from tests.api.fakes import FakeDesk, cancelled_by, ends_with, make_app, says, served
+from tests.api.fakes import API_FACTS, FakeDesk, cancelled_by, ends_with, make_app, says, served
 
 pytestmark = pytest.mark.anyio
 
@@ -177,7 +178,7 @@ EVERYTHING: list[Part] = [
     CallOpened(1, "call_b", "look"),
     CallArguments(1, '{"at"'),
 ]
-COST = Cost(10, 4, 7, 2)
+COST = Cost(10, 4, 7, 2, 17)
 
 
 def test_thinking_text_and_calls_are_items_of_their_own_and_a_cut_off_call_is_incomplete(codec: HfCodec) -> None:
@@ -260,7 +261,8 @@ async def test_the_official_client_reads_whole_responses_and_streams(app: Quart,
     assert len(desk.admitted) == 2
 
 
-async def test_a_function_is_offered_to_the_model(desk: FakeDesk, fresh_codec: HfCodec, anyio_backend: str) -> None:
+async def test_a_function_is_offered_to_the_model(fresh_codec: HfCodec, anyio_backend: str) -> None:
+    desk = FakeDesk(model_facts=replace(API_FACTS, context_tokens=4096))
     app = make_app(desk, fresh_codec, anyio_backend, enable_auto_tool_choice=True)
     tools = [{"type": "function", "name": "look", "parameters": {"type": "object"}, "strict": True}]
     reply = await call(app, "POST", ROUTE, HI | {"tools": tools})
