@@ -16,6 +16,7 @@ from transformers.tokenization_utils_tokenizers import TokenizersBackend
 log = logging.getLogger("troupe.engine")
 
 WORD_BITS = 32
+_BITS = (np.uint32(1) << np.arange(WORD_BITS, dtype=np.uint32)).view(np.int32)
 
 
 class Matcher:
@@ -71,8 +72,8 @@ class Mask:
 
     def apply(self, logits: mx.array) -> mx.array:
         """Logits of the whole batch, shape [batch, vocabulary], with minus infinity for what a row may not choose."""
-        allowed = (self.bits[:, :, None] >> mx.arange(WORD_BITS)) & 1
-        allowed = allowed.reshape(len(self.rows), -1)[:, : logits.shape[-1]].astype(mx.bool_)
+        allowed = (self.bits[:, :, None] & mx.array(_BITS)) != 0
+        allowed = allowed.reshape(len(self.rows), -1)[:, : logits.shape[-1]]
         if len(self.rows) == logits.shape[0]:
             return mx.where(allowed, logits, -mx.inf)
         rows, masked = mx.array(self.rows), logits[...]
