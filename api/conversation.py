@@ -99,11 +99,14 @@ class Conversations:
         return either(answer, self._calls(body)) if body.offered else answer
 
     def _calls(self, body: ChatBody) -> str:
+        """The rule `answer` of calls; where there is but one function to choose, of a single call."""
         tools = [
             replace(tool, parameters=enforceable(tool.parameters, param=f"tools.{at}.function.parameters"))
             for at, tool in enumerate(_tools(body.offered))
         ]
-        return self._tools.grammar(tools, parallel=body.parallel_tool_calls, marker_ids=self._marker_ids)
+        one = len(body.tool_choice.only or ()) == 1
+        parallel = body.parallel_tool_calls and not one
+        return self._tools.grammar(tools, parallel=parallel, marker_ids=self._marker_ids)
 
     def _thinking(self, tail: str) -> ThinkingMarks | None:
         """How thinking may come before the answer: not where the prompt has closed it already."""
