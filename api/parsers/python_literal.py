@@ -6,13 +6,15 @@ import re
 import warnings
 
 from api.parsers.calls import Calls
-from api.parsers.tape import Script, Tape
+from api.parsers.tape import Script, Tape, stops_for
 
 _PLAIN = {quote: re.compile(rf"[^\\{quote}]*") for quote in "'\""}
 _BARE = re.compile(r"[^'\"()\[\]{},]*")
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "a": "\a", "v": "\v", "0": "\0", "\n": ""}
+_ESCAPES |= {character: character for character in "'\"\\"}
 _HEX_DIGITS = {"x": 2, "u": 4, "U": 8}
-_HEX = re.compile(r"[0-9a-fA-F]+")
+_HEX = re.compile(r"[0-9a-fA-F]")
+_CODE_POINTS = 0x110000
 _CLOSERS = {"(": ")", "[": "]", "{": "}"}
 
 
@@ -85,33 +87,46 @@ class _JsonWords(ast.NodeTransformer):
 
 def stream_string(tape: Tape, calls: Calls, quote: str) -> Script[bool]:
     """A string, behind its opening quote, as JSON text of the open call; False if it is cut off or malformed."""
+    stops = stops_for(frozenset((quote, "\\")))
     yield calls.arguments('"')
     while True:
-        if text := (yield from tape.word(_PLAIN[quote])):
-            yield calls.arguments(json.dumps(text, ensure_ascii=False)[1:-1])
-        if (yield from tape.accept(quote)):
+        text, found = tape.upto(stops)
+        if text:
+            yield calls.arguments(_escaped(text))
+        tape.take(len(found))
+        if found == quote:
             yield calls.arguments('"')
             return True
-        if not (yield from tape.accept("\\")) or (escape := (yield from _read_escape(tape))) is None:
+        if found:
+            letter, digits = yield from _read_escape(tape)
+            if text := _meaning(letter, digits):
+                yield calls.arguments(text)
+            if len(digits) < _HEX_DIGITS.get(letter, 0):
+                return False
+        elif tape.over:
             return False
-        if escape:
-            yield calls.arguments(escape)
+        else:
+            yield None
 
 
-def _read_escape(tape: Tape) -> Script[str | None]:
-    """The JSON text of an escape, behind its backslash; None if it is malformed."""
+def _read_escape(tape: Tape) -> Script[tuple[str, str]]:
+    """The letter of an escape, behind its backslash, and its digits; fewer than there should be if it is malformed."""
     letter = yield from tape.peek()
     tape.take(1)
-    if letter in _HEX_DIGITS:
-        digits = ""
-        while len(digits) < _HEX_DIGITS[letter] and _HEX.fullmatch((yield from tape.peek())):
-            digits += tape.take(1)
-        return _code_point(digits) if len(digits) == _HEX_DIGITS[letter] else None
-    text = letter if letter in ("'", '"', "\\") else _ESCAPES.get(letter, "\\" + letter)
+    digits = ""
+    while len(digits) < _HEX_DIGITS.get(letter, 0) and _HEX.fullmatch((yield from tape.peek())):
+        digits += tape.take(1)
+    return letter, digits
+
+
+def _meaning(letter: str, digits: str) -> str:
+    """The JSON text of an escape. What is none stands for itself."""
+    if letter in _HEX_DIGITS and len(digits) == _HEX_DIGITS[letter] and int(digits, 16) < _CODE_POINTS:
+        # Half of a surrogate pair becomes a character only with the other half, by JSON's own escapes.
+        return json.dumps(chr(int(digits, 16)))[1:-1]
+    return _escaped(_ESCAPES.get(letter, f"\\{letter}{digits}"))
+
+
+def _escaped(text: str) -> str:
+    """`text` as it stands within a JSON string."""
     return json.dumps(text, ensure_ascii=False)[1:-1]
-
-
-def _code_point(digits: str) -> str | None:
-    code = int(digits, 16)
-    # Half of a surrogate pair becomes a character only with the other half, by JSON's own escapes.
-    return json.dumps(chr(code))[1:-1] if code < 0x110000 else None

@@ -98,7 +98,7 @@ class Tagged(Tags):
         while True:
             text, end = tape.upto(self._value_ends)
             if text:
-                yield calls.arguments(json.dumps(text, ensure_ascii=False)[1:-1])
+                yield calls.arguments(_escaped(text))
             if end:
                 tape.take(len(end))
                 yield calls.arguments('"')
@@ -133,9 +133,7 @@ class Tagged(Tags):
         tape.take(len(end))
         value = "".join(pieces)
         # A value that was cut off must not look like a whole one.
-        yield calls.arguments(
-            to_json(value, types, self.untyped) if end else json.dumps(value, ensure_ascii=False)[:-1]
-        )
+        yield calls.arguments(to_json(value, types, self.untyped) if end else f'"{_escaped(value)}')
         return bool(end)
 
     def _read_rest(self, tape: Tape, calls: Calls, before: str) -> Script[None]:
@@ -150,3 +148,8 @@ class Tagged(Tags):
     def grammar(self, tools: Sequence[Tool], *, parallel: bool, marker_ids: Mapping[str, int]) -> str:
         """See Format."""
         return tagged_grammar(self, tools, Speller(marker_ids), parallel=parallel)
+
+
+def _escaped(text: str) -> str:
+    """`text` as it stands within a JSON string."""
+    return json.dumps(text, ensure_ascii=False)[1:-1]
