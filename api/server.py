@@ -35,6 +35,11 @@ LAST_REPLIES_S = 3.0
 CLOSING_S = LAST_REPLIES_S + 2.0
 """How long the HTTP server has to close."""
 
+HEADER_S = 15.0
+"""From one reply to the end of the next request's head: longer than clients keep a connection that they do not use
+(httpx 5 s, undici 4 s), so that none writes into one that is being closed."""
+HEADER_BYTES = 1 << 14
+
 
 async def serve(settings: Settings, files: ModelFiles) -> None:
     """Serve the model until told to stop by SIGTERM or SIGINT: then let nobody in, let open requests end within
@@ -85,14 +90,23 @@ async def _serve_http(
     async def stopped() -> None:
         await stop.wait()
 
+    worker = hypercorn.trio.serve if settings.event_loop == "trio" else hypercorn.asyncio.serve
+    await worker(app, http_config(listener), shutdown_trigger=stopped, mode="asgi")
+    closed.set()
+
+
+def http_config(listener: socket.socket) -> Config:
+    """How Hypercorn is to serve: a client has HEADER_S and about HEADER_BYTES for the head of each request, and one
+    that is slower is left, one that says more gets a 431."""
     config = Config()
     config.bind = [f"fd://{listener.fileno()}"]
     config.graceful_timeout = LAST_REPLIES_S
+    config.keep_alive_timeout = HEADER_S  # Counted from the last reply, whatever arrives meanwhile.
+    config.h11_max_incomplete_size = HEADER_BYTES
+    config.h2_max_header_list_size = HEADER_BYTES
     config.errorlog = logging.getLogger("hypercorn.error")
     config.errorlog.setLevel(logging.WARNING)  # Where it listens is said once, when requests can be answered.
-    worker = hypercorn.trio.serve if settings.event_loop == "trio" else hypercorn.asyncio.serve
-    await worker(app, config, shutdown_trigger=stopped, mode="asgi")
-    closed.set()
+    return config
 
 
 async def _keep_open(house: House, stop: anyio.Event, failures: list[Exception]) -> None:

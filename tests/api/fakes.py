@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 import anyio
 import hypercorn.asyncio
 import hypercorn.trio
-from hypercorn.config import Config
 from quart import Quart
 from quart_trio import QuartTrio
 from tokenizers import Tokenizer
@@ -29,6 +28,7 @@ from actors.snapshots import (
 )
 from api.app import create_app
 from api.context import ApiContext
+from api.server import http_config
 from api.text.codec import HfCodec
 from runtime.settings import Settings
 from runtime.types import (
@@ -214,14 +214,14 @@ def make_app(desk: FakeDesk, codec: HfCodec, backend: str, **settings: object) -
 
 
 @asynccontextmanager
-async def served(app: Quart) -> AsyncIterator[int]:
-    """Serve `app` with Hypercorn on a loopback port of its own; gives the port."""
+async def served(app: Quart, *, header_s: float = 5.0) -> AsyncIterator[int]:
+    """Serve `app` with Hypercorn, set up as the server sets it up, on a loopback port of its own; gives the port."""
     listener = socket.create_server(("127.0.0.1", 0))
     port = int(listener.getsockname()[1])
-    config = Config()
-    config.bind = [f"fd://{listener.detach()}"]
+    config = http_config(listener)
     config.graceful_timeout = 1
-    config.loglevel = "CRITICAL"
+    config.keep_alive_timeout = header_s
+    listener.detach()
     stop = anyio.Event()
 
     async def until_stopped() -> None:

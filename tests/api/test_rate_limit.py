@@ -1,5 +1,7 @@
 """The rate limit: what it promises, for whom, and what is not limited."""
 
+from typing import cast
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -107,6 +109,16 @@ async def test_who_asks_too_often_is_told_when_to_come_back_and_that_is_true(
     assert (await models(limited)).status == 429
     clock[0] += 1
     assert (await models(limited)).status == 200
+
+
+@pytest.mark.anyio
+async def test_clients_of_anthropic_are_told_in_their_own_words(limited: Quart) -> None:
+    for _ in range(3):
+        await models(limited)
+    reply = await call(limited, "POST", "/v1/messages", {})
+    assert (reply.status, reply.headers["retry-after"]) == (429, "20")
+    assert reply.json["type"] == "error"
+    assert cast("dict[str, str]", reply.json["error"])["type"] == "rate_limit_error"
 
 
 @pytest.mark.anyio

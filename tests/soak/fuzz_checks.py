@@ -11,6 +11,8 @@ REASONS = {
     r"Input should be a valid integer|must hold nothing but token ids": "to JSON Schema 2.0 is an integer, like 2",
     r"must be a string or a list of token ids": "the same, where it comes first",
     r"names the function|hold two functions named": "tools are referred to by their names",
+    r"tool_choice: needs tools": "a namespace of tools may be empty",
+    r"tool_use": "results of calls are referred to by their ids",
     r"^best_of: ": "it may equal n",
     r"^max_completion_tokens: differs": "it may equal max_tokens",
     r"^n: \d+ choices are more than": "it is multiplied by the number of prompts",
