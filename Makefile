@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 CLIENTS := build/clients
 ARGS ?=
 
-.PHONY: setup serve test check docs bench soak clients clean
+.PHONY: setup serve test check docs bench soak fuzz clients clean
 
 setup: $(VENV)/.dev
 
@@ -30,6 +30,9 @@ bench: $(VENV)/.run
 
 soak: $(VENV)/.dev
 	$(BIN)/python -m tests.soak.parent_memory
+
+fuzz: $(VENV)/.dev
+	$(BIN)/python -m tests.soak.fuzz $(ARGS)
 
 clients: $(VENV)/.dev $(CLIENTS)/.made
 	$(BIN)/python -m pytest -o python_files="agents.py libraries.py" tests/soak/clients $(ARGS)

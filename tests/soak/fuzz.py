@@ -26,7 +26,7 @@ FLAGS = (
 
 def main() -> int:
     with tempfile.TemporaryDirectory() as place:
-        model = make_tiny_llama(Path(place) / "tiny", context=512)
+        model = make_tiny_llama(Path(place) / "tiny", context=4096)
         with ServerProcess(str(model), *FLAGS) as server:
             said = fuzz(server.url, sys.argv[1:])
             alive = server.process.poll() is None
