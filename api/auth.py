@@ -58,7 +58,8 @@ def _check_key(api_key: str, failures: RateLimit | None, address: str, now: floa
         401,
         "The API key is missing or wrong: send it as `Authorization: Bearer KEY` or as `x-api-key`.",
         code="invalid_api_key",
-        headers={"WWW-Authenticate": "Bearer"},
+        # Claude Code tries a wrong key for minutes unless it is told that this is no use.
+        headers={"WWW-Authenticate": "Bearer", "X-Should-Retry": "false"},
     )
 
 

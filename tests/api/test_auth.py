@@ -45,6 +45,7 @@ async def test_a_missing_or_wrong_key_is_a_401_on_every_route(
         reply = await call(locked, method, path, CHAT, headers=headers)
         assert (reply.status, reply.error["code"]) == (401, "invalid_api_key")
         assert reply.headers["www-authenticate"] == "Bearer"
+        assert reply.headers["x-should-retry"] == "false"
     assert desk.admitted == []
 
 
