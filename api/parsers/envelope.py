@@ -75,14 +75,14 @@ class Envelope:
 
     def _read_more(self, tape: Tape, calls: Calls, separator: str) -> Script[None]:
         """The calls behind the first one; a missing separator is forgiven."""
-        tape.mark()
-        yield from tape.space()
-        yield from tape.accept(separator)
-        yield from tape.space()
-        if (yield from self._read_one(tape, calls)):
-            yield from self._read_more(tape, calls, separator)
-        else:
-            tape.rewind()
+        more = True
+        while more:
+            tape.mark()
+            yield from tape.space()
+            yield from tape.accept(separator)
+            yield from tape.space()
+            more = yield from self._read_one(tape, calls)
+        tape.rewind()
 
     def _read_one(self, tape: Tape, calls: Calls) -> Script[bool]:
         """One object, as far as it can be read; False, and no part, if there is none."""

@@ -11,7 +11,12 @@ from api.parsers.tagged import Tagged
 from api.parsers.tags import STRING
 from api.parsers.values import Untyped
 
-HERMES = Envelope("<tool_call>", "</tool_call>", pad="\n", sign=r"<tool_call>(?:\\n|\s)*\{")
+HERMES = Envelope(
+    "<tool_call>",
+    "</tool_call>",
+    pad="\n",
+    sign=r"<tool_call>(?:\\n|\s)*\{|(?i:json object) with function name and arguments within <tool_call>",
+)
 """Templates of Hermes 2 Pro and 3, Qwen 2.5 and 3; vLLM hermes, and granite, which has an array in them."""
 
 QWEN_XML = Tagged(

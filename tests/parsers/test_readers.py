@@ -6,7 +6,10 @@ import time
 from collections.abc import Callable, Sequence
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from api.parsers.calls import is_object
 from api.parsers.parts import CallArguments, CallClosed, CallOpened, Content, Part, Thinking, Tool, joined
 from api.parsers.plain import Reader
 from api.parsers.reader import make_reader
@@ -246,3 +249,54 @@ def test_time_is_linear_in_the_text_however_it_is_cut(family: str, text: str) ->
         return time.process_time() - start
 
     assert seconds(len(text)) < 40 * max(seconds(len(text) // 8), 0.02)
+
+
+FRAGMENTS = sorted(
+    {
+        marker
+        for formats in TOOL_FAMILIES.values()
+        for one in formats
+        for marker in (*one.openers, *one.markers)
+        if marker
+    }
+    | {
+        "<think>",
+        "</think>",
+        '{"name": "f", "arguments": ',
+        '{"n": 1}',
+        '{"text": "',
+        '"',
+        "}",
+        "]",
+        "[",
+        "{",
+        ", ",
+        ";",
+    }
+    | {"f", "\n", " ", "all\n", ">", "</function>", "</parameter>", "text", "n", "functions.f:0", "```json", "\\", "1"}
+    | {"[f(n=1, text='", "[f(", "n=", "'", ")", "</", '" string="false">', "function<｜tool▁sep｜>f", "x"}
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from([*TOOL_FAMILIES, "auto"]),
+    st.sampled_from(["qwen3", "deepseek_r1", None]),
+    st.lists(st.sampled_from(FRAGMENTS), max_size=14),
+    st.integers(min_value=1, max_value=9),
+)
+def test_whatever_a_model_writes(family: str, reasoning: str | None, fragments: list[str], size: int) -> None:
+    def read(text: str, size: int) -> tuple[Part, ...]:
+        made = reader(family, reasoning, mint=lambda: "id")
+        parts = [part for at in range(0, len(text), size) for part in made.feed(text[at : at + size])]
+        parts += made.finish()
+        assert made.held == 0
+        return joined(parts)
+
+    text = "".join(fragments)
+    parts = read(text, 1)
+    assert parts == read(text, size) == read(text, len(text) + 1)
+    closed = {part.index for part in parts if isinstance(part, CallClosed)}
+    for part in parts:
+        if isinstance(part, CallArguments):
+            assert (part.index in closed) == is_object(part.text), parts
