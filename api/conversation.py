@@ -23,13 +23,20 @@ class Conversations:
 
     def __init__(self, context: ApiContext) -> None:
         settings, codec = context.settings, context.codec
-        about = codec.chat_template, codec.added_tokens
+        tokens = codec.added_tokens
+        about = codec.chat_template, tokens
         self._context = context
         self._tools = tool_family(settings.tool_parser or "auto", *about)
         self._reasoning = reasoning_family(settings.reasoning_parser, *about) if settings.reasoning_parser else None
-        self._marker_ids = codec.special_ids(
-            self._tools.markers | (self._reasoning.markers if self._reasoning else frozenset())
-        )
+        markers = self._tools.markers | self._thinking_markers
+        self._marker_ids = {marker: tokens[marker] for marker in markers if marker in tokens}
+        """Grammars must spell by their ids what models write as one token."""
+        self._silent_ids = codec.special_ids(markers)
+        """Of these readers see the names, and nobody else."""
+
+    @property
+    def _thinking_markers(self) -> frozenset[str]:
+        return self._reasoning.markers if self._reasoning else frozenset()
 
     async def question(self, body: ChatBody, *, arrived_at: float) -> Question:
         """What `body` asks for.
@@ -64,10 +71,8 @@ class Conversations:
     def _reading(self, body: ChatBody, tail: str) -> Reading:
         """Markers that are special tokens are shown to the reader only where it may look for them."""
         tools = self._tools if body.offered else None
-        markers = (tools.markers if tools else frozenset()) | (
-            self._reasoning.markers if self._reasoning else frozenset()
-        )
-        shown = {name: id for name, id in self._marker_ids.items() if name in markers}
+        markers = self._thinking_markers | (tools.markers if tools else frozenset())
+        shown = {name: id for name, id in self._silent_ids.items() if name in markers}
         reader = partial(
             make_reader,
             tools=tools,

@@ -1,6 +1,6 @@
 """Between text and token ids: chat templates, prompts, stop ids, and the bytes behind every token."""
 
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from inspect import signature
 from pathlib import Path
@@ -39,8 +39,8 @@ class TextCodec(Protocol):
         ...
 
     @property
-    def added_tokens(self) -> Container[str]:
-        """The tokens of the vocabulary that stand for themselves and are never made by merging others."""
+    def added_tokens(self) -> Mapping[str, int]:
+        """The tokens that are found in a text before all others, never made by merging: their names and ids."""
         ...
 
     async def chat_prompt(
@@ -128,9 +128,9 @@ class HfCodec:
         return str(template or "")
 
     @property
-    def added_tokens(self) -> Container[str]:
+    def added_tokens(self) -> Mapping[str, int]:
         """See TextCodec."""
-        return frozenset(token.content for token in self._backend.get_added_tokens_decoder().values())
+        return {token.content: id for id, token in self._backend.get_added_tokens_decoder().items()}
 
     async def chat_prompt(
         self,

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from shutil import copytree
 from typing import cast
 
 import orjson
 import pytest
 from quart import Quart
+from tokenizers import AddedToken, Tokenizer
 
 from api.text.codec import HfCodec
 from runtime.types import CancelCause, FinishReason
@@ -250,3 +253,16 @@ async def test_a_conversation_with_calls_reads_back_as_one(serving: Served, desk
     assert cast("Json", choice["message"])["content"] == "The cat sleeps."
     first, second = (request.prompt_ids for request in desk.admitted)
     assert len(second) > len(first)
+
+
+async def test_a_mark_that_is_one_token_is_so_in_the_grammar(
+    desk: FakeDesk, tokenizer_path: Path, tmp_path: Path, anyio_backend: str
+) -> None:
+    copytree(tokenizer_path, tmp_path, dirs_exist_ok=True)
+    tokenizer = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    tokenizer.add_tokens([AddedToken(mark, special=False, normalized=False) for mark in ("<think>", "</think>")])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    app = make_app(desk, HfCodec(tmp_path), anyio_backend, reasoning_parser="qwen3")
+    await whole(app, CHAT | AS_CAPITAL)
+    grammar = desk.admitted[0].sampling.grammar
+    assert all(f"<[{tokenizer.token_to_id(mark)}]>" in grammar for mark in ("<think>", "</think>"))
