@@ -1,7 +1,7 @@
 """Which JSON schemas can be enforced while tokens are chosen; what cannot be is a 400 that names the keyword."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from itertools import chain
 
 from api.errors import bad_request
@@ -48,6 +48,8 @@ def enforceable(schema: Mapping[str, object], *, param: str) -> Schema:
         # llguidance takes `oneOf` where it sees that the options exclude each other, but not behind a reference.
         if isinstance(options, list) and "anyOf" not in each and _are_tagged([_target(root, each) for each in options]):
             each["anyOf"] = each.pop("oneOf")
+    for path in _endless(root, param):
+        raise bad_request(f"{path}: nothing is ever of this schema, it goes on without end.", param=path)
     return root
 
 
@@ -89,6 +91,33 @@ def _target(root: Schema, schema: object) -> object:
     for key in reference.removeprefix("#").split("/")[1:]:  # a JSON Pointer, RFC 6901
         found = found.get(key.replace("~1", "/").replace("~0", "~")) if isinstance(found, dict) else None
     return found
+
+
+def _endless(root: Schema, param: str) -> Iterator[str]:
+    """The paths of schemas that only endless values have, because these must hold another of their own kind."""
+    schemas = list(_schemas(root, param))
+    ending: set[int] = set()
+    found = -1
+    while found < len(ending):
+        found = len(ending)
+        ending |= {id(schema) for _, schema in schemas if _ends(root, schema, ending)}
+    return (path for path, schema in schemas if id(schema) not in ending)
+
+
+def _ends(root: Schema, schema: Schema, ending: Set[int]) -> bool:
+    """Whether a schema has a value that ends, if those in `ending` have one; it may be impossible for other reasons."""
+
+    def all_end(others: Iterable[object]) -> bool:
+        return all(not isinstance(other, dict) or id(other) in ending for other in others)
+
+    properties, required = schema.get("properties"), schema.get("required")
+    names = filter(lambda name: isinstance(name, str), required) if isinstance(required, list) else ()
+    needed = [properties.get(name) for name in names] if isinstance(properties, dict) else []
+    needed += [schema.get("items")] if schema.get("minItems") else []
+    needed += [_target(root, schema)] if "$ref" in schema else []
+    options, parts = schema.get("anyOf"), schema.get("allOf")
+    needed += parts if isinstance(parts, list) else []
+    return all_end(needed) and (not isinstance(options, list) or any(all_end([option]) for option in options))
 
 
 def _are_tagged(options: Sequence[object]) -> bool:

@@ -235,3 +235,26 @@ async def test_a_grammar_that_is_none_is_refused() -> None:
         await check("start: answer\nanswer: /[a", param="tools")
     assert caught.value.param == "tools"
     assert json.dumps(caught.value.envelope())
+
+
+ITSELF: Schema = {"$ref": "#"}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [ITSELF, closed(a=ITSELF), {"type": "array", "items": ITSELF, "minItems": 1}, {"allOf": [closed(a=ITSELF)]}],
+)
+async def test_a_schema_of_endless_values_is_refused(schema: Schema) -> None:
+    assert "without end" in (await refusal(schema)).message
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        closed(a={"anyOf": [ITSELF, {"type": "null"}]}),
+        {"type": "object", "properties": {"a": ITSELF}},
+        closed(a={"type": "array", "items": ITSELF}),
+    ],
+)
+async def test_a_schema_that_may_hold_itself_is_enforced(schema: Schema) -> None:
+    await check(grammar(json_answer(schema, param=AT)), param=AT)
