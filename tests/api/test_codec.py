@@ -11,8 +11,10 @@ from anyio.to_thread import run_sync
 from transformers import AutoTokenizer
 
 from api.errors import ApiError
-from api.text.codec import LONG_TEXT, ChatMessage, HfCodec
+from api.text.codec import LONG_TEXT, HfCodec
+from api.text.conversation import ChatMessage
 from runtime.errors import ModelError
+from tests.api.vocabularies import prepended, write_model
 from tests.tiny import END_OF_TEXT, IM_END, IM_START, make_tokenizer, write_tokenizer
 
 pytestmark = pytest.mark.anyio
@@ -168,6 +170,46 @@ async def test_template_kwargs_cannot_replace_the_template_or_how_it_is_used(fre
     with pytest.raises(ApiError) as caught:
         await chat_ids(fresh_codec, HELLO, {name: "{{ 'x' * 10**9 }}"})
     assert (caught.value.status, caught.value.param) == (400, f"chat_template_kwargs.{name}")
+
+
+async def test_a_prompt_tells_how_its_text_ends(fresh_codec: HfCodec) -> None:
+    long = await fresh_codec.chat_prompt([{"role": "user", "content": "x" * 300}], template_kwargs={})
+    assert long.tail == ("x" * 300 + "<|im_end|>\n<|im_start|>assistant\n")[-200:]
+
+
+async def test_of_several_templates_the_one_for_tools_is_used_with_tools(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    with_tools = "{{ tools | tojson }}"
+    config["chat_template"] = [
+        {"name": "default", "template": "{{ messages[0].content }}"},
+        {"name": "tool_use", "template": with_tools},
+    ]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    codec = HfCodec(tmp_path)
+    tool = {"type": "function", "function": {"name": "f", "parameters": {}}}
+    prompt = await codec.chat_prompt([{"role": "user", "content": "Hi"}], tools=[tool], template_kwargs={})
+    assert codec.chat_template == with_tools
+    assert prompt.tail == json.dumps([tool])
+    assert (await codec.chat_prompt([{"role": "user", "content": "Hi"}], template_kwargs={})).tail == "Hi"
+
+
+def test_a_model_without_a_chat_template_has_an_empty_one(tmp_path: Path) -> None:
+    assert with_template(tmp_path, None).chat_template == ""
+
+
+def test_special_ids_are_those_of_the_names_that_are_special(fresh_codec: HfCodec) -> None:
+    assert fresh_codec.special_ids([IM_START, "the", "<unknown>", IM_END]) == {IM_START: 1, IM_END: 2}
+
+
+def test_special_tokens_that_are_shown_are_written_by_their_names(fresh_codec: HfCodec, tmp_path: Path) -> None:
+    for codec in (fresh_codec, write_model(tmp_path, prepended()).codec):
+        shown = codec.special_ids([IM_START])
+        detokeniser = codec.detokeniser(frozenset(shown.values()))
+        (hidden,) = codec.special_ids([IM_END]).values()
+        ids = anyio.run(codec.prompt_ids, f"the {IM_START}the")
+        text = "".join(map(detokeniser.feed, (hidden, *ids, hidden))) + detokeniser.finish()
+        assert text.replace(f"{IM_START} ", IM_START) == f"the {IM_START}the"
 
 
 def test_stop_ids_are_those_of_the_tokeniser_and_of_both_config_files(tmp_path: Path) -> None:
