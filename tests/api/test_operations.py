@@ -127,8 +127,14 @@ async def test_only_the_head_of_a_stream_is_no_stream(app: Quart) -> None:
 
 @pytest.mark.parametrize("interval", ["0", "-1", "nan", "inf", "soon", "61"])
 async def test_an_interval_that_makes_no_sense_is_a_400(app: Quart, interval: str) -> None:
-    reply = await call(app, "GET", f"/v1/actors?stream=true&interval={interval}")
-    assert (reply.status, reply.error["param"]) == (400, "interval")
+    for stream in ("true", "false"):
+        reply = await call(app, "GET", f"/v1/actors?stream={stream}&interval={interval}")
+        assert (reply.status, reply.error["param"]) == (400, "interval")
+
+
+async def test_to_stream_is_true_or_false(app: Quart) -> None:
+    reply = await call(app, "GET", "/v1/actors?stream=yes")
+    assert (reply.status, reply.error["param"]) == (400, "stream")
 
 
 async def test_the_one_model_is_listed_under_its_real_name(app: Quart) -> None:

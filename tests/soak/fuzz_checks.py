@@ -17,8 +17,8 @@ REASONS = {
     r"^max_completion_tokens: differs": "it may equal max_tokens",
     r"^n: \d+ choices are more than": "it is multiplied by the number of prompts",
     r"There is no response": "an id may be any string, and few have been given out",
-    r"must have (non-empty )?content|last message|final assistant": "the last message is another matter than the others, "
-    "and a schema knows no last one",
+    r"must have (non-empty )?content": "all messages but the last: a schema knows no last one",
+    r"last message|final assistant": "the same",
     r"Tool names must be unique|not found in provided tools": "tools are referred to by their names",
     r"chat template": "what a model's template makes of messages is its own business",
     r"schema": "of a schema that came in a body, its keywords",
