@@ -96,24 +96,27 @@ class Envelope:
                 if not calls.may_be(name):
                     return False
             elif key in _ARGUMENTS and name and (yield from tape.peek()) == "{":
-                tape.release()
-                yield calls.open(name)
-                yield from calls.stream(tape, (self.opener, self.closer))
-                yield from _read_tail(tape)
-                return True
+                return (yield from self._stream(tape, calls, name))
             elif key in _ARGUMENTS:
                 arguments = _object_text((yield from read_value(tape)))
                 if not arguments:
                     return False
             elif key not in _ASIDES or (yield from read_value(tape)) is None:
                 return False
-            yield from tape.space()
-            if not (yield from tape.accept(",")):
+            if not (name and arguments) and not (yield from _another(tape)):
                 break
         if not name or not (arguments or (yield from tape.accept("}"))):
             return False
         tape.release()
         yield from calls.whole(name, arguments or "{}")
+        if arguments:
+            yield from _read_tail(tape)
+        return True
+
+    def _stream(self, tape: Tape, calls: Calls, name: str) -> Script[bool]:
+        tape.release()
+        yield calls.open(name)
+        yield from calls.stream(tape, (self.opener, self.closer))
         yield from _read_tail(tape)
         return True
 
@@ -142,14 +145,18 @@ def _read_key(tape: Tape) -> Script[str | None]:
     return key
 
 
+def _another(tape: Tape) -> Script[bool]:
+    """Whether another member follows; its comma is read."""
+    yield from tape.space()
+    return (yield from tape.accept(","))
+
+
 def _read_tail(tape: Tape) -> Script[None]:
     """What is left of an object behind a member; nothing of it is read if it is malformed."""
     tape.mark()
-    yield from tape.space()
-    while (yield from tape.accept(",")):
+    while (yield from _another(tape)):
         if (yield from _read_key(tape)) is None or (yield from read_value(tape)) is None:
             break
-        yield from tape.space()
     if (yield from tape.accept("}")):
         tape.release()
     else:

@@ -1,6 +1,7 @@
 """What readers owe besides understanding: they pass on at once, tell what they hold, and take linear time."""
 
 import itertools
+import json
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -133,6 +134,65 @@ def test_the_prompt_may_have_opened_the_call() -> None:
     assert made.feed("lo!") == [Content("Hello!")]
 
 
+def test_there_may_be_any_number_of_calls() -> None:
+    one = '{"name": "f", "arguments": {"n": 1}}'
+    parts = parts_of(reader("nemotron"), f"<TOOLCALL>[{', '.join([one] * 2000)}]</TOOLCALL>")
+
+    assert len(parts) == 3 * 2000
+    assert sum(isinstance(part, CallClosed) for part in parts) == 2000
+
+
+@pytest.mark.parametrize(
+    ("envelope", "content"),
+    [
+        ('{"id": "x", "name": "f", "arguments": {"n": 1}, "type": "function"}', []),
+        ('{"arguments": {"n": 1}, "name": "f", "id": [1, "}"]}', []),
+        ('{"type": "function", "arguments": "{\\"n\\": 1}", "name": "f"}', []),
+        ('{"name": "f", "arguments": {"n": 1}}}', [Content("}</tool_call>")]),
+        ('{"name": "f", "arguments": {"n": 1}, oh', [Content(", oh</tool_call>")]),
+        ('{"name": "f", "arguments": {"n": 1}', []),
+    ],
+)
+def test_what_else_an_envelope_may_hold(envelope: str, content: list[Part]) -> None:
+    parts = parts_of(reader(mint=lambda: "id"), f"<tool_call>{envelope}</tool_call>")
+
+    assert parts == [CallOpened(0, "id", "f"), CallArguments(0, '{"n": 1}'), CallClosed(0), *content]
+
+
+def test_no_arguments_are_an_empty_object() -> None:
+    parts = parts_of(reader(mint=lambda: "id"), '<tool_call>{"name": "f"}}</tool_call>')
+
+    assert parts == [CallOpened(0, "id", "f"), CallArguments(0, "{}"), CallClosed(0), Content("}</tool_call>")]
+
+
+@pytest.mark.parametrize(
+    ("literal", "value"),
+    [
+        (r"'a\n\'\"\\ \d\x41\u00e9\0'", "a\n'\"\\ \\dAé\0"),
+        (r"'\ud83d\ude00 \U0001F600'", "😀 😀"),
+        (r'"it\'s"', "it's"),
+        ("None", None),
+        ("-1.5e3", -1500.0),
+        ("{'a': [True, null, (1, 'b)')], 'c\\'d': \"}\"}", {"a": [True, None, [1, "b)"]], "c'd": "}"}),
+    ],
+)
+def test_python_literals_become_json(literal: str, value: object) -> None:
+    parts = parts_of(reader("llama"), f"[f(text={literal}, n=1)]")
+
+    assert isinstance(parts[1], CallArguments)
+    assert json.loads(parts[1].text) == {"text": value, "n": 1}
+    assert isinstance(parts[2], CallClosed)
+
+
+@pytest.mark.parametrize("literal", ["x", "1 +", "f()", "'a' 'b'", r"'\x4'", "{1}", "float('nan')", "1e999"])
+def test_what_is_no_literal_is_told_as_it_stands_and_the_call_stays_open(literal: str) -> None:
+    parts = parts_of(reader("llama"), f"[f(text={literal})]")
+
+    assert not [part for part in parts if isinstance(part, CallClosed)]
+    assert isinstance(parts[-1], CallArguments)
+    assert parts[-1].text.endswith(")]")
+
+
 def test_auto_keeps_to_the_family_of_the_first_call() -> None:
     other = "[TOOL_CALLS]f[ARGS]{}"
     parts = parts_of(reader("auto"), f"{CALL}{other}")
@@ -251,28 +311,11 @@ def test_time_is_linear_in_the_text_however_it_is_cut(family: str, text: str) ->
     assert seconds(len(text)) < 40 * max(seconds(len(text) // 8), 0.02)
 
 
+FORMATS = {one for formats in TOOL_FAMILIES.values() for one in formats}
 FRAGMENTS = sorted(
-    {
-        marker
-        for formats in TOOL_FAMILIES.values()
-        for one in formats
-        for marker in (*one.openers, *one.markers)
-        if marker
-    }
-    | {
-        "<think>",
-        "</think>",
-        '{"name": "f", "arguments": ',
-        '{"n": 1}',
-        '{"text": "',
-        '"',
-        "}",
-        "]",
-        "[",
-        "{",
-        ", ",
-        ";",
-    }
+    {marker for one in FORMATS for marker in (*one.openers, *one.markers)}
+    | {"<think>", "</think>", '{"name": "f", "arguments": ', '{"n": 1}', '{"text": "', '"', "}", "]", "[", "{", ", "}
+    | {'{"arguments": ', ', "name": "f"', ', "id": 1'}
     | {"f", "\n", " ", "all\n", ">", "</function>", "</parameter>", "text", "n", "functions.f:0", "```json", "\\", "1"}
     | {"[f(n=1, text='", "[f(", "n=", "'", ")", "</", '" string="false">', "function<｜tool▁sep｜>f", "x"}
 )
