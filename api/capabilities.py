@@ -41,7 +41,7 @@ def _limits(settings: Settings, facts: ModelFacts) -> Limits:
         "declared_context_tokens": facts.declared_context_tokens,
         "effective_context_tokens": facts.context_tokens,
         "default_max_tokens": min(settings.max_tokens, facts.context_tokens),
-        "default_timeout_seconds": settings.timeout,
+        "default_timeout_seconds": float(settings.timeout),
         "max_thinking_tokens": settings.max_thinking_tokens,
         "max_body_bytes": int(settings.max_body_mb * 2**20),
         "max_concurrency": settings.max_concurrency if facts.batchable else 1,

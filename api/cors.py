@@ -1,5 +1,7 @@
-"""Pages of other origins may call the server only if the operator named them (WHATWG Fetch, "HTTP-network or cache
-fetch" and "CORS protocol"); without this module a browser lets none read a reply."""
+"""Pages of other origins may read replies only if the operator named them: the CORS protocol of WHATWG's Fetch.
+
+Without these headers a browser lets no page of another origin read anything.
+"""
 
 from quart import Quart, Response, request
 

@@ -1,5 +1,4 @@
-"""For those who run the server: /health, /v1/status, /v1/queue/stats, /v1/capabilities and, behind /v1/actors, the
-snapshots of the actors."""
+"""For those who run the server: health, totals, the line, what can be asked for, and the actors' own state."""
 
 from collections.abc import AsyncGenerator
 
