@@ -7,7 +7,8 @@ from typing import cast
 import pytest
 from quart import Quart
 
-from api.openapi import METRICS, ROUTES, document
+from api.openapi import document
+from api.routes import METRICS, ROUTES
 from api.text.codec import HfCodec
 from runtime.settings import Settings
 from tests.api.calling import call
