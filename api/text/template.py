@@ -162,10 +162,10 @@ def _in_text(function: dict[str, object]) -> dict[str, object]:
 
 
 def _told(messages: Sequence[ChatMessage], offer: str, *, system: bool) -> list[ChatMessage]:
-    """The messages with `offer` at the end of the system message, or before what the user says first."""
+    """The messages with `offer` at the end of the system message, or in one of its own, or before the first message."""
     first, *rest = messages
     if first["role"] == "system":
         return [{**first, "content": f"{first['content']}\n\n{offer}"}, *rest]
-    if system or first["role"] != "user":
+    if system:
         return [{"role": "system", "content": offer}, *messages]
     return [{**first, "content": f"{offer}\n\n{first['content']}"}, *rest]

@@ -77,6 +77,10 @@ def rendered(source: str, *messages: ChatMessage, tools: Sequence[ToolObject] = 
         (TEXT_ARGUMENTS, "system offers calls parallel_calls text_arguments results"),
         (ONE_CALL, "system offers calls results"),
         (MISTRAL, "system offers calls parallel_calls short_ids results"),
+        (
+            TEXT_ARGUMENTS.replace("'' + c.function.arguments", "('' + c.function.arguments) | tojson"),
+            "system offers results",
+        ),
         ("{{ 1 / 0 }}", ""),
     ],
 )
