@@ -32,6 +32,7 @@ _OFFER: ToolObject = {
     },
 }
 _USER: ChatMessage = {"role": "user", "content": "Hello."}
+_ANSWER: ChatMessage = {"role": "assistant", "content": "Hello."}
 _LONG_ID, _SHORT_ID, _OTHER_ID = "call_0123456789", "call01234", "call56789"
 
 
@@ -72,23 +73,22 @@ def try_out(render: Render) -> Abilities:
     ways = [(text, call_id) for call_id in (_LONG_ID, _SHORT_ID) for text in (False, True)]
     way = next((way for way in ways if shows(_VALUE, _USER, _call(*way), _result(way[1]), tools=tools)), None)
     text_arguments, call_id = way or ways[0]
-    both = _both(_call(text_arguments, call_id), _call(text_arguments, _OTHER_ID, _OTHER_VALUE))
+    calling = _call(text_arguments, call_id) if way else _ANSWER
+    both = _both(calling, _call(text_arguments, _OTHER_ID, _OTHER_VALUE))
     results = (_result(call_id), _result(_OTHER_ID))
     return Abilities(
         system=shows(_SYSTEM, {"role": "system", "content": _SYSTEM}, _USER),
         offers=offers,
         calls=way is not None,
-        parallel_calls=shows(_VALUE, _USER, both, *results, tools=tools)
-        and shows(_OTHER_VALUE, _USER, both, *results, tools=tools),
+        parallel_calls=all(shows(value, _USER, both, *results, tools=tools) for value in (_VALUE, _OTHER_VALUE)),
         text_arguments=text_arguments,
         short_ids=call_id == _SHORT_ID,
-        results=(offers or way is not None)
-        and shows(_RESULT, _USER, _call(*(way or ways[0])), results[0], tools=tools),
+        results=(offers or way is not None) and shows(_RESULT, _USER, calling, results[0], tools=tools),
     )
 
 
 def _both(one: ChatMessage, other: ChatMessage) -> ChatMessage:
-    calls = [one["tool_calls"], other["tool_calls"]]
+    calls = [one.get("tool_calls"), other["tool_calls"]]
     return {**one, "tool_calls": [call for some in calls if isinstance(some, list) for call in some]}
 
 
