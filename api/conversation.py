@@ -81,7 +81,12 @@ class Conversations:
             prompt_tail=tail,
             silent=frozenset(shown),
         )
-        return Reading(reader, frozenset(shown.values()), self._context.settings.max_thinking_tokens)
+        return Reading(
+            reader,
+            shown=frozenset(shown.values()),
+            max_thinking_tokens=self._context.settings.max_thinking_tokens,
+            one_call=not body.parallel_tool_calls,
+        )
 
     async def _grammar(self, body: ChatBody, tail: str) -> str:
         """What the reply must spell; empty if it is free. A wanted call goes before a wanted form of the answer."""

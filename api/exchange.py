@@ -91,11 +91,11 @@ class _Choice:
 
     def ending(self, reason: FinishReason | None) -> Ending | None:
         """How it ended, given what the engine says of it."""
-        if self.text.stopped:
+        if self.text.stop_string is not None:
             return Ending("stop", self.text.stop_string)
-        if reason is FinishReason.LENGTH:
+        if reason is FinishReason.LENGTH and not self.text.stopped:
             return Ending("length")
-        return Ending("tool_calls" if self.text.called else "stop") if reason else None
+        return Ending("tool_calls" if self.text.called else "stop") if reason or self.text.stopped else None
 
 
 class Exchange:

@@ -21,6 +21,8 @@ class Reading:
     """Special ids whose names the reader wants to see."""
     max_thinking_tokens: int | None = None
     """Thinking beyond them is content."""
+    one_call: bool = False
+    """The reply ends with the first call that is complete."""
     scored_end: bool = False
     """Tell the score of the token that ends the sequence, too, although it has no text."""
 
@@ -59,6 +61,7 @@ class ChoiceText:
         self._reader = reading.reader()
         self._scored_end = reading.scored_end
         self._most_thinking = reading.max_thinking_tokens
+        self._one_call = reading.one_call
         self._stops = StopStrings(stops)
         self._decoded = self._sent = 0
         """Characters that came out of the detokeniser, and those of them that were let through."""
@@ -73,8 +76,8 @@ class ChoiceText:
 
     @property
     def stopped(self) -> bool:
-        """Whether a stop string was found: there will be no more text."""
-        return self._stops.found is not None
+        """Whether a stop string was found, or the only call is complete: there will be no more text."""
+        return self._stops.found is not None or (self._one_call and self.called)
 
     @property
     def stop_string(self) -> str | None:
@@ -133,7 +136,7 @@ class ChoiceText:
     def _read(self, text: str) -> list[Part]:
         self._decoded += len(text)
         parts = self._without_stops(self._reader.feed(text))
-        if not self.stopped:
+        if self.stop_string is None:
             self._sent = self._decoded - self._reader.held - self._stops.held
         return parts
 

@@ -99,6 +99,15 @@ async def test_a_streamed_call_says_id_and_name_first_and_its_arguments_as_they_
     assert ("".join(pieces), reason) == ('{"at": "the cat"}', "tool_calls")
 
 
+async def test_where_calls_must_not_be_parallel_the_reply_ends_with_the_first(serving: Served, desk: FakeDesk) -> None:
+    desk.script = begins(f"Well.{CALL}\n{CALL} And more")
+    choice = await whole(serving(enable_auto_tool_choice=True), OFFER | {"parallel_tool_calls": False})
+    message = cast("Json", choice["message"])
+    assert (choice["finish_reason"], message["content"]) == ("tool_calls", "Well.")
+    assert len(cast("list[Json]", message["tool_calls"])) == 1
+    assert desk.causes == [CancelCause.STOP_STRING]
+
+
 async def test_a_call_cut_off_by_its_length_says_length(serving: Served, desk: FakeDesk) -> None:
     desk.script = says(CALL.partition(" cat")[0], reason=FinishReason.LENGTH)
     choice = await whole(serving(enable_auto_tool_choice=True), OFFER)
