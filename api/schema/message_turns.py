@@ -20,7 +20,7 @@ from api.schema.message_blocks import (
     ToolUseBlock,
     paragraphs,
 )
-from api.schema.rules import Rules, all_of, either, says
+from api.schema.rules import Rules, all_of, either, has, says
 from api.schema.tools import CalledFunction, ToolCall
 
 
@@ -29,8 +29,10 @@ def _text(blocks: Sequence[Block]) -> str:
 
 
 def _says_only(role: str, kinds: Sequence[str]) -> JsonSchemaValue:
-    blocks: JsonSchemaValue = {"type": "array", "items": {"properties": {"type": {"enum": list(kinds)}}}}
-    return all_of(says("role", role), {"properties": {"content": either({"type": "string"}, blocks)}})
+    least = 0 if role == "assistant" else 1
+    blocks: JsonSchemaValue = {"items": {"properties": {"type": {"enum": list(kinds)}}}}
+    content = either({"type": "string", "minLength": least}, {"type": "array", "minItems": least, **blocks})
+    return all_of(says("role", role), has("content", content))
 
 
 class InputMessage(Body):

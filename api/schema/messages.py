@@ -6,118 +6,19 @@ much to think, and leave to forget parts of the conversation, which is never mad
 
 from typing import Annotated, ClassVar, Literal
 
-from annotated_types import Ge, Le, MaxLen, MinLen
-from pydantic import BeforeValidator, Field, model_validator
+from annotated_types import Ge, Le, MinLen
+from pydantic import Field, model_validator
 from pydantic.json_schema import JsonSchemaValue
 
 from api.schema.base import Body, at_most, wrong
-from api.schema.chat import ChatBody, JsonSchema, ResponseFormat
+from api.schema.chat import ChatBody
 from api.schema.generation import StopString
 from api.schema.message_blocks import TextBlocks, paragraphs
+from api.schema.message_options import Choice, OutputConfig, OutputFormat, ThinkingConfig, Tools
 from api.schema.message_turns import InputMessage, chat_messages, check_results, introduction, turns_of
-from api.schema.rules import Rules, all_of, either, has, lacks, says
-from api.schema.tools import MOST_TOOLS, FunctionDefinition, FunctionTool, ToolChoice, ToolName
+from api.schema.rules import Rules, either, has, lacks
 
 Fraction = Annotated[float, Ge(0), Le(1)]
-
-
-def _with_a_schema(tool: object) -> object:
-    match tool:
-        case {"type": str(kind)} if kind != "custom":
-            raise wrong(
-                f"tools of type {kind[:40]!r} are not supported, only those with an input_schema are", at="type"
-            )
-    return tool
-
-
-class Tool(Body):
-    """A tool that the model may use."""
-
-    type: Literal["custom"] | None = None
-    name: ToolName
-    description: str | None = None
-    input_schema: dict[str, object]
-    input_examples: list[dict[str, object]] | None = None
-    """Told to the model beside the schema."""
-    allowed_callers: list[Literal["direct"]] | None = None
-    strict: bool | None = None
-    """Wanted calls always follow the schema; others are the model's own, whatever this says."""
-    defer_loading: bool | None = None
-    """Every tool is there from the beginning."""
-    eager_input_streaming: bool | None = None
-    """Inputs are always streamed as they are written."""
-    cache_control: object = None
-
-    @property
-    def as_function(self) -> FunctionTool:
-        examples = {"examples": self.input_examples} if self.input_examples else {}
-        definition = FunctionDefinition(
-            name=self.name, description=self.description, parameters=self.input_schema | examples
-        )
-        return FunctionTool(type="function", function=definition)
-
-
-class Choice(Body):
-    """Whether tools are used."""
-
-    rules: ClassVar[Rules] = (
-        either(
-            all_of(says("type", "tool"), has("name")),
-            all_of(says("type", "auto", "any", "none"), lacks("name")),
-        ),
-    )
-
-    type: Literal["auto", "any", "tool", "none"]
-    name: str | None = None
-    disable_parallel_tool_use: bool = False
-
-    _MODES: ClassVar[dict[str, Literal["auto", "required", "none"]]] = {
-        "auto": "auto",
-        "any": "required",
-        "tool": "required",
-        "none": "none",
-    }
-
-    @model_validator(mode="after")
-    def _names_its_tool(self) -> "Choice":
-        if (self.name is not None) != (self.type == "tool"):
-            raise wrong("belongs to the type tool, which must have it", at="name")
-        return self
-
-    @property
-    def as_choice(self) -> ToolChoice:
-        return ToolChoice(self._MODES[self.type], None if self.name is None else frozenset({self.name}))
-
-
-class ThinkingConfig(Body):
-    """Whether to think before answering, where the model can do both."""
-
-    type: Literal["enabled", "disabled", "adaptive", "between_tools"]
-    budget_tokens: Annotated[int, Ge(0)] | None = None
-    """A hint; how much thinking there may be is for the operator to say."""
-    display: Literal["summarized", "omitted"] | None = None
-    """Thinking is shown in full, or not at all."""
-
-    @property
-    def template_kwargs(self) -> dict[str, object]:
-        """The name under which Qwen3's and most later templates take it; with other types the model decides."""
-        return {"enable_thinking": self.type == "enabled"} if self.type in ("enabled", "disabled") else {}
-
-
-class OutputFormat(Body):
-    """What the answer must look like: enforced while it is written."""
-
-    type: Literal["json_schema"]
-    schema_: dict[str, object] = Field(alias="schema")
-
-
-class OutputConfig(Body):
-    """How to answer."""
-
-    effort: Annotated[str, MaxLen(40)] | None = None
-    """Handed to the chat template as reasoning_effort."""
-    format: OutputFormat | None = None
-    task_budget: object = None
 
 
 _CHOOSES_FREELY: JsonSchemaValue = {"properties": {"tool_choice": {"properties": {"type": {"enum": ["auto", "none"]}}}}}
@@ -143,9 +44,7 @@ class CountBody(Body):
     top_k: Annotated[int, Ge(0)] = 0
     stop_sequences: Annotated[list[StopString], at_most(16)] = Field(default_factory=list)
     stream: bool = False
-    tools: Annotated[list[Annotated[Tool, BeforeValidator(_with_a_schema)]], at_most(MOST_TOOLS)] = Field(
-        default_factory=list
-    )
+    tools: Tools = Field(default_factory=list)
     tool_choice: Choice = Choice(type="auto")
     thinking: ThinkingConfig = ThinkingConfig(type="adaptive")
     output_config: OutputConfig = OutputConfig()
@@ -239,7 +138,7 @@ class CountBody(Body):
             tools=[tool.as_function for tool in self.tools],
             tool_choice=self.tool_choice.as_choice,
             parallel_tool_calls=not self.tool_choice.disable_parallel_tool_use,
-            response_format=_enforced(self._format) if self._format else None,
+            response_format=self._format.as_response_format if self._format else None,
             chat_template_kwargs=self.thinking.template_kwargs,
             reasoning_effort=self.output_config.effort,
         )
@@ -255,7 +154,3 @@ class MessagesBody(CountBody):
     """A conversation that wants its next message."""
 
     max_tokens: Annotated[int, Ge(1)]
-
-
-def _enforced(answer: OutputFormat) -> ResponseFormat:
-    return ResponseFormat(type="json_schema", json_schema=JsonSchema.model_validate({"schema": answer.schema_}))
