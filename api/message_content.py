@@ -13,6 +13,7 @@ import orjson
 from api.answer import Json
 from api.parsers.json_scanner import JsonScanner
 from api.parsers.parts import CallArguments, CallClosed, CallOpened, Content, Part, Thinking
+from api.schema.base import too_deep
 
 Kind = Literal["text", "thinking", "tool_use"]
 
@@ -29,7 +30,8 @@ def blocks_of(parts: Sequence[Part], *, shows_thinking: bool) -> list[Json]:
                 found.append(_text(text))
             case CallOpened(index):
                 arguments = "".join(p.text for p in parts if isinstance(p, CallArguments) and p.index == index)
-                found.append(_tool_use(part, arguments) if index in closed else _text(_written(part, arguments)))
+                given = _read(arguments) if index in closed else None
+                found.append(_text(_written(part, arguments)) if given is None else _tool_use(part, given))
             case CallArguments() | CallClosed():
                 pass
             case _:
@@ -46,8 +48,17 @@ def _thinking(text: str) -> Json:
     return {"type": "thinking", "thinking": text, "signature": ""}
 
 
-def _tool_use(call: CallOpened, arguments: str = "{}") -> Json:
-    return {"type": "tool_use", "id": call.id, "name": call.name, "input": orjson.loads(arguments)}
+def _tool_use(call: CallOpened, given: object) -> Json:
+    return {"type": "tool_use", "id": call.id, "name": call.name, "input": given}
+
+
+def _read(arguments: str) -> object:
+    """The object; None if it cannot be sent, being nested without end or holding half of a surrogate pair."""
+    try:
+        given: object = orjson.loads(arguments)
+    except orjson.JSONDecodeError:
+        return None
+    return None if too_deep(given) else given
 
 
 def _written(call: CallOpened, arguments: str) -> str:
@@ -104,7 +115,7 @@ class BlockStream:
                 case Content(text):
                     yield from self._say(text)
                 case CallOpened():
-                    yield from self._open("tool_use", _tool_use(part))
+                    yield from self._open("tool_use", _tool_use(part, {}))
                     self._call = _OpenCall(part)
                     yield self._delta("input_json_delta", partial_json="")
                 case CallArguments(text=text):

@@ -153,3 +153,11 @@ def test_a_call_that_is_cut_off_is_text_if_whole_and_ends_where_it_was_cut_if_st
     *_, last, stop = streamed(parts)
     assert last["delta"] == {"type": "input_json_delta", "partial_json": '{"a": "b'}
     assert stop["type"] == "content_block_stop"
+
+
+@pytest.mark.parametrize(
+    "arguments", ['{"a": "\\ud83d"}', '{"a":' * 300 + "1" + "}" * 300, '{"a":' * 2000 + "1" + "}" * 2000]
+)
+def test_input_that_no_json_can_carry_is_text(arguments: str) -> None:
+    parts: list[Part] = [CallOpened(0, "c0", "f"), CallArguments(0, arguments), CallClosed(0)]
+    assert blocks_of(parts, shows_thinking=True) == [{"type": "text", "text": f"f {arguments}"}]
