@@ -44,6 +44,12 @@ class Conversations:
         Raises:
             ApiError: 400; the template refuses the messages, a schema cannot be enforced, or tools are not looked for.
         """
+        if body.offered and body.tool_choice.mode == "auto" and self._context.settings.tool_parser is None:
+            raise bad_request(
+                "tools: the server does not look for calls of its own accord; start it with "
+                "--enable-auto-tool-choice, or ask for a call by tool_choice.",
+                param="tools",
+            )
         prompt = await self.prompt(body)
         return Question(
             body=body,
@@ -55,12 +61,6 @@ class Conversations:
 
     async def prompt(self, body: ChatBody) -> ChatPrompt:
         """The conversation as the model reads it. Raises ApiError: see `question`."""
-        if body.offered and body.tool_choice.mode == "auto" and self._context.settings.tool_parser is None:
-            raise bad_request(
-                "tools: the server does not look for calls of its own accord; start it with "
-                "--enable-auto-tool-choice, or ask for a call by tool_choice.",
-                param="tools",
-            )
         return await self._context.codec.chat_prompt(
             [message.for_template() for message in body.messages],
             tools=[tool.model_dump(exclude_none=True) for tool in body.offered],
