@@ -36,6 +36,7 @@ def chat_routes(context: ApiContext) -> Blueprint:
             diagnosed=diagnosed(body, context),
             codec=context.codec,
             scored=body.logprobs,
+            reasons=context.settings.reasoning_parser is not None,
         )
         return await answer(context, await conversations.question(body, arrived_at=arrived_at), writer)
 
@@ -49,13 +50,15 @@ class ChatWriter(ChoicesWriter):
     codec: TextCodec
     scored: bool
     """Whether log-probabilities were asked for."""
+    reasons: bool
+    """Whether thinking is told apart: then it is null where there is none, for clients read it unasked."""
 
     whole_object: ClassVar[str] = "chat.completion"
     chunk_object: ClassVar[str] = "chat.completion.chunk"
 
     def first(self, index: int) -> Json:
         """See ChoicesWriter: who speaks."""
-        return _chunk(index, {"role": "assistant", "content": ""})
+        return self._delta_chunk(index, {"role": "assistant", "content": ""})
 
     def chunks(self, event: ChoiceEvent) -> Iterator[Json]:
         """See ChoicesWriter: log-probabilities come with the first delta, and the end of a choice is a chunk of its
@@ -65,19 +68,29 @@ class ChatWriter(ChoicesWriter):
         if logprobs and not deltas:
             deltas = [{"content": ""}]
         for delta in deltas:
-            yield _chunk(event.index, delta, logprobs=logprobs)
+            yield self._delta_chunk(event.index, delta, logprobs=logprobs)
             logprobs = None
         if event.ending:
-            yield _chunk(event.index, {}, finish_reason=event.ending.reason)
+            yield self._delta_chunk(event.index, {}, finish_reason=event.ending.reason)
 
     def choice(self, event: ChoiceEvent) -> Json:
         """See ChoicesWriter."""
         return {
             "index": event.index,
-            "message": _message(event.parts),
+            "message": self._no_thinking | _message(event.parts),
             "logprobs": chat_logprobs(event.scored, self.codec) if self.scored else None,
             "finish_reason": event.ending.reason if event.ending else None,
         }
+
+    def _delta_chunk(
+        self, index: int, delta: Json, *, logprobs: Mapping[str, object] | None = None, finish_reason: str | None = None
+    ) -> Json:
+        delta = self._no_thinking | delta
+        return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
+
+    @property
+    def _no_thinking(self) -> Json:
+        return _thinking(None) if self.reasons else {}
 
 
 def _message(parts: Sequence[Part]) -> Json:
@@ -100,7 +113,7 @@ def _call(opened: CallOpened, parts: Sequence[Part]) -> Json:
     }
 
 
-def _thinking(text: str) -> Json:
+def _thinking(text: str | None) -> Json:
     """Clients read it under either name."""
     return {"reasoning": text, "reasoning_content": text}
 
@@ -120,9 +133,3 @@ def _delta(part: Part) -> Json | None:
             return None
         case _:
             assert_never(part)
-
-
-def _chunk(
-    index: int, delta: Json, *, logprobs: Mapping[str, object] | None = None, finish_reason: str | None = None
-) -> Json:
-    return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}

@@ -64,8 +64,9 @@ class ToolCall(TypedDict):
 class AssistantMessage(TypedDict):
     role: Literal["assistant"]
     content: str | None
-    reasoning: NotRequired[str]
-    reasoning_content: NotRequired[str]
+    reasoning: NotRequired[str | None]
+    """There with --reasoning-parser alone."""
+    reasoning_content: NotRequired[str | None]
     """The same; clients read either name."""
     tool_calls: NotRequired[list[ToolCall]]
 

@@ -213,10 +213,26 @@ async def test_thinking_comes_before_the_content_under_both_its_names(serving: S
 async def test_thinking_is_streamed_first(serving: Served, desk: FakeDesk) -> None:
     desk.script = says("<think>\nHm, hm.\n</think>\n\nYes.")
     said, _ = await deltas(serving(reasoning_parser="qwen3"), CHAT)
-    kinds = [("reasoning" in delta, "content" in delta) for delta in said]
+    kinds = [(delta["reasoning"] is not None, "content" in delta) for delta in said]
     assert kinds == sorted(kinds, reverse=True)
-    assert "".join(str(delta.get("reasoning", "")) for delta in said) == "Hm, hm."
+    assert "".join(str(delta["reasoning"] or "") for delta in said) == "Hm, hm."
+    assert all(delta["reasoning_content"] == delta["reasoning"] for delta in said)
     assert "".join(str(delta.get("content", "")) for delta in said) == "Yes."
+
+
+async def test_where_there_is_no_thinking_it_is_null_for_clients_that_read_it_unasked(
+    serving: Served, desk: FakeDesk
+) -> None:
+    desk.script = says("Yes.")
+    app = serving(reasoning_parser="qwen3")
+    assert (await whole(app, CHAT))["message"] == {
+        "role": "assistant",
+        "content": "Yes.",
+        "reasoning": None,
+        "reasoning_content": None,
+    }
+    said, _ = await deltas(app, CHAT)
+    assert {(delta["reasoning"], delta["reasoning_content"]) for delta in said} == {(None, None)}
 
 
 async def test_without_a_reasoning_parser_thinking_is_content(app: Quart, desk: FakeDesk) -> None:
