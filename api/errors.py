@@ -31,7 +31,7 @@ _ANTHROPIC_TYPES = {
 """By https://docs.anthropic.com/en/api/errors; other statuses are the client's doing or the server's."""
 
 _REJECTED = {
-    RejectReason.QUEUE_FULL: (429, "The queue is full; try again later."),
+    RejectReason.QUEUE_FULL: (429, "Too many requests. Service is at capacity."),
     RejectReason.DRAINING: (503, "The server is shutting down and takes no new requests."),
     RejectReason.MEMORY_PRESSURE: (503, "The machine is short of memory; try again later."),
 }
@@ -39,7 +39,7 @@ _REJECTED = {
 _CANCELLED = {
     CancelCause.CLIENT_LEFT: (499, "The client left."),
     CancelCause.STOP_STRING: (500, "The request was stopped, but not by its own stop strings."),
-    CancelCause.DEADLINE: (504, "The request did not end before its deadline."),
+    CancelCause.DEADLINE: (504, "Request processing timed out after {timeout_s:g} seconds"),
     CancelCause.STALLED: (504, "The client read nothing for too long."),
     CancelCause.SHUTDOWN: (503, "The server shut down before the request ended."),
 }
@@ -90,8 +90,11 @@ def bad_request(message: str, *, param: str | None = None, code: str | None = No
     return ApiError(400, message, param=param, code=code)
 
 
-def of_last_word(word: Cancelled | Failed | Rejected) -> ApiError:
-    """What a client is told when its request did not finish."""
+def of_last_word(word: Cancelled | Failed | Rejected, *, timeout_s: float) -> ApiError:
+    """What a client is told when its request, which had `timeout_s`, did not finish.
+
+    No room, no time left and a failed engine are told in the words of mlx-server-OAI-compat, which scripts look for.
+    """
     match word:
         case Rejected(reason=reason, retry_after_s=seconds):
             status, message = _REJECTED[reason]
@@ -99,10 +102,10 @@ def of_last_word(word: Cancelled | Failed | Rejected) -> ApiError:
         case Cancelled(cause=cause):
             status, message = _CANCELLED[cause]
             headers = _retry_after(1) if status == 503 else None
-            return ApiError(status, message, code=cause.value, headers=headers)
+            return ApiError(status, message.format(timeout_s=timeout_s), code=cause.value, headers=headers)
         case Failed():
             # The engine's own words may hold paths and addresses; they are in the log.
-            return ApiError(500, "The engine failed this request.", code="engine_failed")
+            return ApiError(500, "Failed to generate response: the engine failed this request.", code="engine_failed")
 
 
 def of_exception(error: Exception) -> ApiError:

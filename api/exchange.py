@@ -117,6 +117,7 @@ class Exchange:
             self._choices[request_id] = _Choice(index, request_id, text, len(prompt))
         self._open: set[RequestId] = set()
         """Requests that may still be running."""
+        self._timeout_s = 0.0
 
     async def begin(self, *, arrived_at: float, deadline: float) -> None:
         """Ask for all requests to come in, and wait for the answer. Times are the desk's.
@@ -124,6 +125,7 @@ class Exchange:
         Raises:
             ApiError: they are not let in.
         """
+        self._timeout_s = deadline - arrived_at
         self._open.update(self._choices)
         requests = tuple(self._request(choice, arrived_at, deadline) for choice in self._choices.values())
         self._desk.admit(requests)
@@ -131,7 +133,7 @@ class Exchange:
         reply = await anext(self._replies)
         if isinstance(reply, Rejected):
             self._open.clear()
-            raise of_last_word(reply)
+            raise of_last_word(reply, timeout_s=self._timeout_s)
 
     async def next_event(self) -> ChoiceEvent | None:
         """The next event; None once every request had its last word. Cancelling it loses nothing.
@@ -192,7 +194,7 @@ class Exchange:
             case Cancelled() | Failed() | Rejected():
                 self._open.discard(reply.request_id)
                 if not choice.text.stopped:
-                    raise of_last_word(reply)
+                    raise of_last_word(reply, timeout_s=self._timeout_s)
                 choice.usage = reply.usage if isinstance(reply, Cancelled) else None
                 return None
             case _:

@@ -88,6 +88,21 @@ async def test_a_refusal_has_its_status_and_says_when_to_come_back_streamed_or_n
     assert desk.cancelled == []
 
 
+async def test_scripts_that_look_for_the_words_of_another_server_find_them(
+    app: Quart, desk: FakeDesk, codec: HfCodec, anyio_backend: str
+) -> None:
+    desk.refusal = lambda request_id: m.Rejected(request_id, RejectReason.QUEUE_FULL, retry_after_s=1)
+    full = await call(app, "POST", ROUTE, CHAT)
+    assert full.error["message"] == "Too many requests. Service is at capacity."
+    desk.refusal = None
+    desk.script = ends_with(cancelled_by(CancelCause.DEADLINE), "Hello")
+    late = await call(make_app(desk, codec, anyio_backend, timeout=12.5), "POST", ROUTE, CHAT)
+    assert late.error["message"] == "Request processing timed out after 12.5 seconds"
+    desk.script = ends_with(failed, "Hello")
+    broken = await call(app, "POST", ROUTE, CHAT)
+    assert str(broken.error["message"]).startswith("Failed to generate response: ")
+
+
 async def test_a_model_that_is_still_loading_is_a_503(app: Quart, desk: FakeDesk) -> None:
     desk.model_facts = None
     for route, body in (("/v1/chat/completions", CHAT), ("/v1/completions", PROMPT)):
