@@ -1,19 +1,20 @@
 """Which JSON schemas can be enforced while tokens are chosen; what cannot be is a 400 that names the keyword."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from itertools import chain
+from collections.abc import Mapping, Sequence
 
 from api.errors import bad_request
+from api.schema_graph import Schema, endless, levels, levels_followed, schemas, target
 
 MOST_CHARACTERS = 100_000
 """Of a schema, written as JSON."""
 MOST_LEVELS = 64
 """Of objects and arrays inside each other in a schema; a level of the answer takes two or three."""
+MOST_LEVELS_FOLLOWED = 1000
+"""The same where references are followed. llguidance goes down them without looking; 8 MiB of stack, which threads and
+processes have, end at 1,700 or more, and the process with it (llguidance 1.9)."""
 MOST_PROPERTIES = 400
 """Of one object. llguidance gives up on about 500 that may all be missing."""
-
-Schema = dict[str, object]
 
 _NOT_ENFORCED = frozenset(
     {"not", "if", "then", "else", "contains", "minContains", "maxContains", "uniqueItems", "propertyNames"}
@@ -21,10 +22,8 @@ _NOT_ENFORCED = frozenset(
     | {"$dynamicRef", "$dynamicAnchor", "$recursiveRef", "$recursiveAnchor"}
 )
 """JSON Schema's keywords that llguidance 1.9 does not know how to enforce (its docs/json_schema.md)."""
-_OF_ONE = ("items", "additionalProperties", "additionalItems")
-_OF_LISTS = ("anyOf", "oneOf", "allOf", "prefixItems", "items")
-_OF_NAMES = ("properties", "patternProperties", "$defs", "definitions")
-"""Keywords that hold a schema, a list of them, and an object with a schema for each name."""
+_NAMES = ("$id", "id", "$anchor")
+"""Keywords by which references could go, and not by where a schema stands."""
 
 
 def enforceable(schema: Mapping[str, object], *, param: str) -> Schema:
@@ -36,21 +35,33 @@ def enforceable(schema: Mapping[str, object], *, param: str) -> Schema:
         ApiError: 400; it is too large or too deep, or has a keyword that cannot be enforced, or a reference elsewhere.
             `param` is where the schema stands in the body.
     """
-    if _levels(schema) > MOST_LEVELS:
+    if levels(schema) > MOST_LEVELS:
         raise bad_request(f"{param}: the schema is nested more than {MOST_LEVELS} levels deep.", param=param)
     text = json.dumps(schema)
     if len(text) > MOST_CHARACTERS:
         raise bad_request(f"{param}: the schema is longer than {MOST_CHARACTERS} characters.", param=param)
     root: Schema = json.loads(text)
-    for path, each in _schemas(root, param):
+    found = []
+    for path, each in schemas(root, param):
         _check_keywords(each, path)
-        options = each.get("oneOf")
-        # llguidance takes `oneOf` where it sees that the options exclude each other, but not behind a reference.
-        if isinstance(options, list) and "anyOf" not in each and _are_tagged([_target(root, each) for each in options]):
-            each["anyOf"] = each.pop("oneOf")
-    for path in _endless(root, param):
+        _make_plain(root, each)
+        found.append((path, each))
+    if levels_followed(root, (each for _, each in found)) > MOST_LEVELS_FOLLOWED:
+        problem = f"more than {MOST_LEVELS_FOLLOWED} levels deep, its references followed."
+        raise bad_request(f"{param}: the schema is nested {problem}", param=param)
+    for path in endless(root, found):
         raise bad_request(f"{path}: nothing is ever of this schema, it goes on without end.", param=path)
     return root
+
+
+def _make_plain(root: Schema, schema: Schema) -> None:
+    """Put what llguidance misreads in a way that it does not; schemas within are left as they are."""
+    for keyword in _NAMES:
+        schema.pop(keyword, None)
+    options = schema.get("oneOf")
+    # llguidance takes `oneOf` where it sees that the options exclude each other, but not behind a reference.
+    if isinstance(options, list) and "anyOf" not in schema and _are_tagged([target(root, each) for each in options]):
+        schema["anyOf"] = schema.pop("oneOf")
 
 
 def _check_keywords(schema: Schema, path: str) -> None:
@@ -59,65 +70,11 @@ def _check_keywords(schema: Schema, path: str) -> None:
             param = f"{path}.{keyword}"
             raise bad_request(f"{param}: the keyword {keyword!r} cannot be enforced.", param=param)
     reference = schema.get("$ref")
-    if isinstance(reference, str) and not reference.startswith("#"):
+    if isinstance(reference, str) and reference[:2] not in ("#", "#/"):
         raise bad_request(f"{path}.$ref: only references within the schema (#/...) are followed.", param=f"{path}.$ref")
     properties = schema.get("properties")
     if isinstance(properties, dict) and len(properties) > MOST_PROPERTIES:
         raise bad_request(f"{path}.properties: there are more than {MOST_PROPERTIES}.", param=f"{path}.properties")
-
-
-def _schemas(schema: Schema, path: str) -> Iterator[tuple[str, Schema]]:
-    """A schema and all schemas in it, each with its path."""
-    yield path, schema
-    for keyword, value in list(schema.items()):
-        inner: list[tuple[str, object]] = []
-        if keyword in _OF_LISTS and isinstance(value, list):
-            inner = [(str(place), item) for place, item in enumerate(value)]
-        elif keyword in _OF_NAMES and isinstance(value, dict):
-            inner = list(value.items())
-        elif keyword in _OF_ONE and isinstance(value, dict):
-            yield from _schemas(value, f"{path}.{keyword}")
-        for name, item in inner:
-            if isinstance(item, dict):
-                yield from _schemas(item, f"{path}.{keyword}.{name}")
-
-
-def _target(root: Schema, schema: object) -> object:
-    """The schema that a reference stands for; any other schema is itself."""
-    reference = schema.get("$ref") if isinstance(schema, dict) else None
-    if not isinstance(reference, str):
-        return schema
-    found: object = root
-    for key in reference.removeprefix("#").split("/")[1:]:  # a JSON Pointer, RFC 6901
-        found = found.get(key.replace("~1", "/").replace("~0", "~")) if isinstance(found, dict) else None
-    return found
-
-
-def _endless(root: Schema, param: str) -> Iterator[str]:
-    """The paths of schemas that only endless values have, because these must hold another of their own kind."""
-    schemas = list(_schemas(root, param))
-    ending: set[int] = set()
-    found = -1
-    while found < len(ending):
-        found = len(ending)
-        ending |= {id(schema) for _, schema in schemas if _ends(root, schema, ending)}
-    return (path for path, schema in schemas if id(schema) not in ending)
-
-
-def _ends(root: Schema, schema: Schema, ending: Set[int]) -> bool:
-    """Whether a schema has a value that ends, if those in `ending` have one; it may be impossible for other reasons."""
-
-    def all_end(others: Iterable[object]) -> bool:
-        return all(not isinstance(other, dict) or id(other) in ending for other in others)
-
-    properties, required = schema.get("properties"), schema.get("required")
-    names = filter(lambda name: isinstance(name, str), required) if isinstance(required, list) else ()
-    needed = [properties.get(name) for name in names] if isinstance(properties, dict) else []
-    needed += [schema.get("items")] if schema.get("minItems") else []
-    needed += [_target(root, schema)] if "$ref" in schema else []
-    options, parts = schema.get("anyOf"), schema.get("allOf")
-    needed += parts if isinstance(parts, list) else []
-    return all_end(needed) and (not isinstance(options, list) or any(all_end([option]) for option in options))
 
 
 def _are_tagged(options: Sequence[object]) -> bool:
@@ -144,19 +101,3 @@ def _constants(schema: object) -> dict[str, frozenset[str]]:
             case {"enum": list(values)}:
                 found[name] = frozenset(map(json.dumps, values))
     return found
-
-
-def _levels(value: object) -> int:
-    """How deep objects and arrays are inside each other; counted level by level, however deep."""
-    level, levels = _contents(value), 0
-    while level is not None:
-        inner = [contents for item in level if (contents := _contents(item)) is not None]
-        level, levels = (list(chain.from_iterable(inner)) if inner else None), levels + 1
-    return levels
-
-
-def _contents(value: object) -> list[object] | None:
-    """What an object or an array holds; None for anything else."""
-    if isinstance(value, Mapping):
-        return list(value.values())
-    return list(value) if isinstance(value, list | tuple) else None

@@ -258,3 +258,47 @@ async def test_a_schema_of_endless_values_is_refused(schema: Schema) -> None:
 )
 async def test_a_schema_that_may_hold_itself_is_enforced(schema: Schema) -> None:
     await check(grammar(json_answer(schema, param=AT)), param=AT)
+
+
+def chained(links: int) -> Schema:
+    """A schema of `links` definitions, each an array of the next."""
+    names = [f"#/$defs/{place}" for place in range(links)]
+    defs = {str(place): {"items": {"$ref": name}} for place, name in enumerate(names[1:])}
+    return {"$ref": names[0], "$defs": {**defs, str(links - 1): {"type": "null"}}}
+
+
+async def test_a_schema_that_is_too_deep_by_its_references_is_refused() -> None:
+    deepest = json_schema.MOST_LEVELS_FOLLOWED // 2 - 2
+    await check(grammar(json_answer(chained(deepest), param=AT)), param=AT)
+    # As deep as these, llguidance would end the process.
+    for links in (deepest + 1, 1600):
+        assert "levels deep" in (await refusal(chained(links))).message
+
+
+@pytest.mark.parametrize("reference", ["#/anyOf/1", "#/%61nyOf/1", "#/components/null", "#/components/a%20b~1c"])
+async def test_a_reference_is_followed_wherever_it_leads(reference: str) -> None:
+    null = {"type": "null"}
+    schema = {"anyOf": [closed(a={"$ref": reference}), null], "components": {"null": null, "a b/c": null}}
+    assert allows(schema, '{"a": null}')
+    wrong: Schema = {"not": {}}
+    schema = {"anyOf": [closed(a={"$ref": reference}), wrong], "components": {"null": wrong, "a b/c": wrong}}
+    assert "'not'" in (await refusal(schema)).message
+
+
+@pytest.mark.parametrize("name", ["$id", "id", "$anchor"])
+async def test_references_by_names_are_refused(name: str) -> None:
+    problem = await refusal({"$ref": "#there", "$defs": {"a": {name: "#there", "type": "null"}}})
+    assert problem.param == f"{AT}.$ref"
+    assert allows({**closed(a={name: "https://example.com/", "$ref": "#/$defs/a"}), "$defs": {"a": {}}}, '{"a": 1}')
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"anyOf": [closed(a={"$ref": "#/anyOf/1"}), closed(b={"$ref": "#/anyOf/0"})]},
+        {"$ref": "#/$defs/a", "$defs": {"a": {"allOf": [{"$ref": "#/$defs/b"}]}, "b": closed(a={"$ref": "#/$defs/a"})}},
+        closed(a={"anyOf": [{"$ref": "#"}, {"type": "array", "items": {"$ref": "#"}, "minItems": 1}]}),
+    ],
+)
+async def test_schemas_that_need_each_other_without_end_are_refused(schema: Schema) -> None:
+    assert "without end" in (await refusal(schema)).message
