@@ -125,9 +125,11 @@ def load(path: Path, *, vocab_size: int, eos_ids: Collection[int], trust_remote_
         hf.backend_tokenizer.no_truncation()
         hf.backend_tokenizer.no_padding()
         text = hf.backend_tokenizer.to_str()
+        # Gemma 3's tokeniser has more ids than its model: those are never chosen.
+        ids = max(vocab_size, 1 + max(hf.backend_tokenizer.get_vocab(with_added_tokens=True).values()))
         # An end-of-sequence id is a must here, whichever: Matcher.fill minds those that the row has.
         known = sorted(id for id in eos_ids if id < vocab_size)
-        return Grammars(LLTokenizer(text, n_vocab=vocab_size, eos_token=known or None))
+        return Grammars(LLTokenizer(text, n_vocab=ids, eos_token=known or None))
     # Whatever is wrong with the files comes out as whatever the libraries stumble over first.
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]

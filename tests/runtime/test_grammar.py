@@ -240,6 +240,20 @@ def test_without_a_tokeniser_grammars_are_refused_and_all_else_works(tmp_path: P
     assert "tokeniser" in stage.failed[1]
 
 
+def test_ids_of_the_tokeniser_that_the_model_lacks_are_never_chosen(tmp_path: Path, model: Path) -> None:
+    """Gemma 3 is such a model."""
+    larger = make_tiny_llama(tmp_path / "larger")
+    tokenizer = Tokenizer.from_file(str(larger / "tokenizer.json"))
+    tokenizer.add_tokens([f"abc{n}" for n in range(40)])
+    tokenizer.save(str(larger / "tokenizer.json"))
+    usual, stage = Stage(model), Stage(larger)
+    for each in (usual, stage):
+        each.join({n: constrained(n) for n in range(3)})
+        each.decode()
+    assert all(WORD.fullmatch(stage.text(n)) for n in range(3))
+    assert stage.tokens == usual.tokens
+
+
 def test_a_mask_touches_its_own_rows_and_no_others() -> None:
     logits = mx.random.normal((4, 70), key=mx.random.key(1))
     allowed = np.random.default_rng(0).random((2, 70)) < 0.5
