@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from openai import OpenAI
 
 from runtime.models.resolve import resolve
 from tests.e2e.process import ServerProcess
@@ -26,3 +27,17 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_server(tiny_model: Path) -> Iterator[ServerProcess]:
     with ServerProcess(str(tiny_model)) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def default_server(default_model: Path) -> Iterator[ServerProcess]:
+    """The default model, with all that a client can ask for; who names no max_tokens gets few."""
+    flags = ("--enable-auto-tool-choice", "--enable-metrics", "--max-tokens", "64")
+    with ServerProcess(str(default_model), *flags) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def default_client(default_server: ServerProcess) -> Iterator[OpenAI]:
+    with OpenAI(base_url=f"{default_server.url}/v1", api_key="not-needed", max_retries=0) as client:
+        yield client
