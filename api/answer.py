@@ -128,12 +128,11 @@ async def _frames(exchange: Exchange, writer: Writer) -> AsyncGenerator[bytes]:
             else:
                 for frame in writer.news(event):
                     yield frame
+        for frame in writer.closing(exchange.cost):
+            yield frame
     except Exception as error:
         for frame in writer.failure(of_exception(error)):
             yield frame
-        return
-    for frame in writer.closing(exchange.cost):
-        yield frame
 
 
 async def _next_or_heartbeat(exchange: Exchange, writer: Writer) -> ChoiceEvent | bytes | None:

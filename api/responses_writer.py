@@ -58,10 +58,12 @@ class ResponsesWriter:
         yield self._frame({"type": f"response.{response['status']}", "response": response})
 
     def failure(self, error: ApiError) -> Iterator[bytes]:
-        """See Writer: clients listen for one of the two events, or for both."""
-        problem: Json = {"code": error.code or error.type, "message": error.message}
-        yield self._frame({"type": "error", **problem, "param": error.param})
-        yield self._frame({"type": "response.failed", "response": self._response("failed", error=problem)})
+        """See Writer: clients listen for one of the two events, or for both. The codes of a response's own error are a
+        closed list, in which all that can go wrong in a stream is `server_error`."""
+        problem: Json = {"code": error.code or error.type, "message": error.message, "param": error.param}
+        yield self._frame({"type": "error", **problem})
+        failed: Json = {"code": "server_error", "message": error.message}
+        yield self._frame({"type": "response.failed", "response": self._response("failed", error=failed)})
 
     def heartbeat(self) -> bytes:
         """See Writer."""

@@ -45,8 +45,8 @@ class FunctionTool(Body):
 def _arguments(text: object) -> object:
     """Arguments travel as JSON text, and templates want the object; models write nothing for no arguments.
 
-    Text that is no JSON object is what a model wrote when it went wrong: the template gets it as it is, so that the
-    conversation can go on.
+    Text that is no JSON object, or one nested too deeply, is what a model wrote when it went wrong: the template gets
+    it as it is, so that the conversation can go on.
     """
     if not isinstance(text, str):
         raise wrong("must be a JSON object in a string")
@@ -54,9 +54,7 @@ def _arguments(text: object) -> object:
         arguments = orjson.loads(text or "{}")
     except orjson.JSONDecodeError:
         return text
-    if too_deep(arguments):
-        raise wrong("is nested too deeply")
-    return arguments if isinstance(arguments, dict) else text
+    return arguments if isinstance(arguments, dict) and not too_deep(arguments) else text
 
 
 JSON_TEXT = WithJsonSchema({"type": "string", "contentMediaType": "application/json"})

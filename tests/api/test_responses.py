@@ -7,7 +7,7 @@ import openai
 import orjson
 import pytest
 from anyio.to_thread import run_sync
-from openai.types.responses import Response
+from openai.types.responses import Response, ResponseFailedEvent
 from quart import Quart
 
 from actors import messages as m
@@ -95,6 +95,7 @@ async def test_a_failure_in_a_stream_is_two_events_and_no_end(app: Quart, desk: 
     assert (error["type"], error["code"]) == ("error", "deadline")
     assert failed["type"] == "response.failed"
     assert cast("Json", failed["response"])["status"] == "failed"
+    ResponseFailedEvent.model_validate(failed, strict=True)  # Codes are a closed list there.
 
 
 async def test_a_response_goes_on_from_the_one_before(app: Quart, desk: FakeDesk) -> None:
@@ -212,6 +213,21 @@ def test_a_call_of_a_function_in_a_namespace_names_it(codec: HfCodec) -> None:
     whole = writer_for(codec, tools=tools).whole([ChoiceEvent(0, tuple(EVERYTHING[3:7]))], COST)
     (item,) = cast("list[Json]", whole["output"])
     assert (item["name"], item["namespace"]) == ("look", "eyes")
+
+
+@pytest.mark.parametrize("levels", [20, 260])
+async def test_a_call_nested_without_end_can_be_gone_on_from(
+    desk: FakeDesk, fresh_codec: HfCodec, anyio_backend: str, levels: int
+) -> None:
+    desk.model_facts = replace(API_FACTS, context_tokens=4096)
+    app = make_app(desk, fresh_codec, anyio_backend, tool_call_parser="hermes")
+    deep = "[" * levels + "]" * levels
+    desk.script = says(f'<tool_call>\n{{"name": "look", "arguments": {{"at": {deep}}}}}\n</tool_call>')
+    first = (await call(app, "POST", ROUTE, HI | {"tools": [{"type": "function", "name": "look"}]})).json
+    assert cast("list[Json]", first["output"])[0]["arguments"] == f'{{"at": {deep}}}'
+    desk.script = says("Hello world.")
+    reply = await call(app, "POST", ROUTE, HI | {"previous_response_id": first["id"]})
+    assert reply.status == 200
 
 
 def test_items_of_one_turn_are_one_message() -> None:
