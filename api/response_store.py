@@ -1,27 +1,38 @@
 """Responses that a client may go on from: the newest, in memory, within a bound."""
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-from api.answer import Json
+import orjson
+
 from api.schema.chat import Message
 
 MOST_RESPONSES = 1_000
 MOST_CHARACTERS = 64 << 20
-"""Of all conversations together; each counts in full, though they share what they have in common."""
+"""Of all responses and conversations together; each counts in full, though they share what they have in common."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredResponse:
     """One response and all that was said up to its end."""
 
-    response: Json
-    messages: tuple[Message, ...]
+    body: bytes
+    """The response as it was sent, as JSON: it repeats instructions and tools, which may be long."""
+    messages: Sequence[Message]
     """The conversation, without instructions."""
+    characters: int = field(init=False)
+    """How much there is to keep: of text, of JSON, and a little for each message."""
 
-    @property
-    def characters(self) -> int:
-        return sum(len(message.content or "") + 100 for message in self.messages)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "characters", len(self.body) + sum(map(_length, self.messages)))
+
+
+def _length(message: Message) -> int:
+    calls = sum(
+        100 + len(call.function.name) + len(orjson.dumps(call.function.arguments)) for call in message.tool_calls
+    )
+    return 100 + len(message.content or "") + len(message.reasoning_content or "") + calls
 
 
 class ResponseStore:
@@ -41,6 +52,9 @@ class ResponseStore:
         return found
 
     def put(self, response_id: str, stored: StoredResponse) -> None:
+        """Keep it, unless it alone is more than may be kept."""
+        if stored.characters > self._most_characters:
+            return
         self._stored[response_id] = stored
         self._characters += stored.characters
         while len(self._stored) > self._most or self._characters > self._most_characters:

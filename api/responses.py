@@ -2,8 +2,9 @@
 
 from functools import partial
 
+import orjson
 from pydantic import TypeAdapter
-from quart import Blueprint, Response
+from quart import Blueprint, Response, current_app
 
 from api.answer import Json, answer
 from api.body import read_body, translated
@@ -48,9 +49,9 @@ def response_routes(context: ApiContext) -> Blueprint:
         return await answer(context, question, writer)
 
     @routes.get("/v1/responses/<response_id>")
-    async def get(response_id: str) -> Json:
+    async def get(response_id: str) -> Response:
         if found := store.get(response_id):
-            return found.response
+            return current_app.response_class(found.body, mimetype="application/json")
         raise _no_such_response(response_id)
 
     @routes.delete("/v1/responses/<response_id>")
@@ -67,14 +68,14 @@ def _earlier(store: ResponseStore, response_id: str | None) -> tuple[Message, ..
     if response_id is None:
         return ()
     if found := store.get(response_id):
-        return found.messages
+        return tuple(found.messages)
     raise _no_such_response(response_id, status=400)
 
 
 def _keep(store: ResponseStore, said: tuple[Message, ...], response: Json) -> None:
     """The output items are read again the way a client would send them."""
     answered = messages_of(_ITEMS.validate_python(response["output"]))
-    store.put(str(response["id"]), StoredResponse(response, (*said, *answered)))
+    store.put(str(response["id"]), StoredResponse(orjson.dumps(response), (*said, *answered)))
 
 
 def _forget(response: Json) -> None:

@@ -19,6 +19,7 @@ from api.responses_writer import ResponsesWriter
 from api.schema.chat import Message
 from api.schema.response_items import messages_of
 from api.schema.responses import ResponsesBody
+from api.schema.tools import CalledFunction, ToolCall
 from api.text.codec import HfCodec
 from runtime.types import CancelCause, FinishReason
 from tests.api.calling import Reply, call
@@ -248,19 +249,44 @@ def test_items_of_one_turn_are_one_message() -> None:
 def test_the_store_forgets_what_was_not_used_for_longest() -> None:
     store = ResponseStore(most=2)
     for name in "ab":
-        store.put(name, StoredResponse({}, ()))
+        store.put(name, StoredResponse(b"{}", ()))
     assert store.get("a")
-    store.put("c", StoredResponse({}, ()))
+    store.put("c", StoredResponse(b"{}", ()))
     assert [name for name in "abc" if store.get(name)] == ["a", "c"]
 
 
-def test_the_store_is_bounded_by_the_text_it_keeps() -> None:
+LONG = "x" * 200
+CALL = ToolCall(id="1", function=CalledFunction(name="f", arguments=f'{{"a": "{LONG}"}}'))
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        StoredResponse(b"{}", [Message(role="user", content=LONG)]),
+        StoredResponse(b"{}", [Message(role="assistant", content="", reasoning_content=LONG)]),
+        StoredResponse(b"{}", [Message(role="assistant", tool_calls=[CALL])]),
+        StoredResponse(LONG.encode(), [Message(role="user", content="")]),
+    ],
+)
+def test_the_store_is_bounded_by_all_that_it_keeps(stored: StoredResponse) -> None:
     store = ResponseStore(most_characters=1_000)
     for name in range(20):
-        store.put(str(name), StoredResponse({}, (Message(role="user", content="x" * 200),)))
-    assert len(store) == 3
+        store.put(str(name), stored)
+    assert 2 <= len(store) <= 3
     assert store.drop("19")
     assert not store.drop("19")
+
+
+def test_what_is_more_than_the_store_may_hold_is_not_kept() -> None:
+    store = ResponseStore(most_characters=1_000)
+    store.put("a", StoredResponse(b"x" * 1_000, ()))
+    store.put("b", StoredResponse(b"x" * 1_001, ()))
+    assert [name for name in "ab" if store.get(name)] == ["a"]
+
+
+async def test_a_response_is_got_as_it_was_sent(app: Quart) -> None:
+    sent = await call(app, "POST", ROUTE, HI | {"instructions": "Be brief."})
+    assert (await call(app, "GET", f"{ROUTE}/{sent.json['id']}")).body == sent.body
 
 
 async def test_the_official_client_reads_whole_responses_and_streams(app: Quart, desk: FakeDesk) -> None:
