@@ -6,7 +6,6 @@ from pathlib import Path
 
 import anyio
 import pytest
-from jsonschema import Draft202012Validator
 from tokenizers import Tokenizer
 
 from actors import messages as m
@@ -16,36 +15,10 @@ from api.structure import check, grammar, json_answer
 from runtime.engine.hosts import make_host
 from runtime.settings import Settings
 from runtime.types import FinishReason, RequestId, Sampling
+from tests.schemas import SCHEMAS, validate
 
 pytestmark = [pytest.mark.anyio, pytest.mark.model]
 
-NAME = {"type": "string", "pattern": "^[A-Z][a-z]{1,9}$"}
-YEAR = {"type": "integer", "minimum": 1900, "maximum": 2030}
-
-
-def closed(**properties: object) -> dict[str, object]:
-    """An object of just these properties."""
-    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
-
-
-SCHEMAS: dict[str, Mapping[str, object]] = {
-    "flat": closed(name=NAME, year=YEAR, alive={"type": "boolean"}),
-    "nested": closed(person=closed(name=NAME, home=closed(city=NAME, zip={"type": "string", "pattern": "^[0-9]{5}$"}))),
-    "enum": closed(colour={"enum": ["red", "green", "blue"]}, size={"enum": [1, 2, None]}),
-    "const": closed(kind={"const": "note"}, text={"type": "string", "maxLength": 30}),
-    "array": {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 99}, "minItems": 3, "maxItems": 6},
-    "objects": {"type": "array", "items": closed(name=NAME, born=YEAR), "minItems": 2, "maxItems": 3},
-    "refs": {
-        "$defs": {"point": closed(x={"$ref": "#/$defs/axis"}, y={"$ref": "#/$defs/axis"}), "axis": YEAR},
-        **closed(start={"$ref": "#/$defs/point"}, end={"$ref": "#/$defs/point"}),
-    },
-    "anyOf": closed(value={"anyOf": [closed(number=YEAR), closed(word=NAME), {"type": "null"}]}),
-    "bounds": closed(
-        word={"type": "string", "minLength": 4, "maxLength": 8},
-        share={"type": "number", "multipleOf": 0.25, "minimum": 0, "maximum": 1},
-    ),
-    "formats": closed(day={"type": "string", "format": "date"}, id={"type": "string", "format": "uuid"}),
-}
 PROMPT = "Answer with JSON about a famous person. JSON: "
 FREE = ("The capital of France is", "Once upon a time, in a small village by the sea, there lived")
 TOKENS = 120
@@ -97,5 +70,4 @@ async def test_every_answer_is_valid_beside_free_rows_that_do_not_notice(default
         group.cancel_scope.cancel()
     assert {name: output[name] for name in free} == alone
     for name, schema in SCHEMAS.items():
-        answer = json.loads(tokenizer.decode(output[name]))
-        Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER).validate(answer)
+        validate(json.loads(tokenizer.decode(output[name])), schema)
