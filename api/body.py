@@ -5,14 +5,19 @@ from functools import partial
 from typing import TypeVar
 
 import orjson
+from anyio.to_thread import run_sync
 from pydantic import ValidationError
 from quart import request
 
+from api.call import current_call
 from api.errors import ApiError, bad_request
 from api.schema.base import Body, too_deep
 
 LONGEST_NAME = 100
 """Characters of a field's name that an error repeats."""
+
+LARGE_BODY = 1 << 15
+"""Bytes from which on a body is worked on in a worker thread: reading it takes milliseconds then, and up to seconds."""
 
 B = TypeVar("B", bound=Body)
 T = TypeVar("T")
@@ -27,7 +32,15 @@ async def read_body(kind: type[B]) -> B:
     """
     if request.mimetype and request.mimetype != "application/json" and not request.mimetype.endswith("+json"):
         raise ApiError(415, "The body must be JSON: send it with `Content-Type: application/json`.")
-    return parse(kind, await request.get_data(cache=False, as_text=False, parse_form_data=False))
+    raw = await request.get_data(cache=False, as_text=False, parse_form_data=False)
+    return await unhurried(partial(parse, kind, raw))
+
+
+async def unhurried(work: Callable[[], T]) -> T:
+    """What `work` makes out of the body of the call under way, without holding the event loop up if it is large."""
+    if current_call.get().received_bytes < LARGE_BODY:
+        return work()
+    return await run_sync(work)
 
 
 def parse(kind: type[B], raw: bytes) -> B:

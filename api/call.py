@@ -47,6 +47,8 @@ class Call:
     exchange: Exchange | None = None
     """Set by the route, if it asks for tokens."""
     started_at: float = field(default_factory=time.monotonic)
+    received_bytes: int = 0
+    """Of the request's body, so far."""
     uploaded: anyio.Event = field(default_factory=anyio.Event)
     """Set when the last byte of the request is there."""
     first_body_at: float | None = None
@@ -113,10 +115,12 @@ class CallKeeper:
 
 
 def _watched_receive(call: Call, receive: ASGIReceiveCallable) -> ASGIReceiveCallable:
-    """`receive`, noting when the request is complete."""
+    """`receive`, noting how much comes and when the request is complete."""
 
     async def watched() -> ASGIReceiveEvent:
         event = await receive()
+        if event["type"] == "http.request":
+            call.received_bytes += len(event["body"])
         if event["type"] != "http.request" or not event["more_body"]:
             call.uploaded.set()
         return event

@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 
 from api.answer import Question
+from api.body import unhurried
 from api.context import ApiContext
 from api.errors import bad_request
 from api.json_schema import enforceable
@@ -15,7 +16,7 @@ from api.schema.chat import ChatBody
 from api.schema.tools import FunctionTool
 from api.structure import ThinkingMarks, check, either, grammar, json_answer
 from api.text.choice import Reading
-from api.text.conversation import ChatPrompt
+from api.text.conversation import ChatMessage, ChatPrompt, ToolObject
 
 
 class Conversations:
@@ -61,9 +62,10 @@ class Conversations:
 
     async def prompt(self, body: ChatBody) -> ChatPrompt:
         """The conversation as the model reads it. Raises ApiError: see `question`."""
+        messages, tools = await unhurried(partial(_for_template, body))
         return await self._context.codec.chat_prompt(
-            [message.for_template() for message in body.messages],
-            tools=[tool.model_dump(exclude_none=True) for tool in body.offered],
+            messages,
+            tools=tools,
             template_kwargs=body.template_kwargs,
             continues=body.continues,
         )
@@ -90,9 +92,9 @@ class Conversations:
 
     async def _grammar(self, body: ChatBody, tail: str) -> str:
         """What the reply must spell; empty if it is free. A wanted call goes before a wanted form of the answer."""
-        calls = self._calls(body) if body.tool_choice.mode == "required" else None
-        param = "tools" if calls else "response_format"
-        answer = calls or self._form(body)
+        wants_call = body.tool_choice.mode == "required"
+        param = "tools" if wants_call else "response_format"
+        answer = await unhurried(partial(self._calls if wants_call else self._form, body))
         if answer is None:
             return ""
         whole = grammar(answer, thinking=self._thinking(tail), marker_ids=self._marker_ids)
@@ -126,6 +128,12 @@ class Conversations:
         if opened := self._reasoning.opened_by(tail):
             return ThinkingMarks(opening, opened, opened=True)
         return None if tail.rstrip().endswith(closing) else ThinkingMarks(opening, closing)
+
+
+def _for_template(body: ChatBody) -> tuple[list[ChatMessage], list[ToolObject]]:
+    """Messages and tools as chat templates read them."""
+    messages = [message.for_template() for message in body.messages]
+    return messages, [tool.model_dump(exclude_none=True) for tool in body.offered]
 
 
 def _tools(offered: Sequence[FunctionTool]) -> list[Tool]:

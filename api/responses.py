@@ -7,7 +7,7 @@ from pydantic import TypeAdapter
 from quart import Blueprint, Response, current_app
 
 from api.answer import Json, answer
-from api.body import read_body, translated
+from api.body import read_body, translated, unhurried
 from api.call import current_call
 from api.context import ApiContext
 from api.conversation import Conversations
@@ -33,7 +33,7 @@ def response_routes(context: ApiContext) -> Blueprint:
         body = await read_body(ResponsesBody)
         context.check_model(body.model)
         earlier = _earlier(store, body.previous_response_id)
-        chat = translated(partial(body.as_chat, earlier))
+        chat = await unhurried(partial(translated, partial(body.as_chat, earlier)))
         said = (*earlier, *messages_of(body.input))
         question = await conversations.question(chat, arrived_at=arrived_at)
         settings = context.settings

@@ -29,12 +29,15 @@ class ResponsesWriter:
     """Called with a response that has ended well."""
     created: int = field(default_factory=lambda: int(time.time()))
     _output: Output = field(init=False)
+    _asked: Json = field(init=False)
+    """The part of a response that repeats the request."""
     _ending: Ending | None = field(init=False, default=None)
     _sequence: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         namespaces = {tool.name: tool.namespace for tool in self.body.tools if tool.namespace}
         self._output = Output(self.id, namespaces)
+        self._asked = _asked(self.body) | {"temperature": self.temperature, "top_p": self.top_p}
 
     def whole(self, choices: Sequence[ChoiceEvent], cost: Cost) -> Json:
         """See Writer."""
@@ -100,9 +103,7 @@ class ResponsesWriter:
             "model": self.model,
             "output": list(self._output.items),
             "usage": usage,
-            **_asked(self.body),
-            "temperature": self.temperature,
-            "top_p": self.top_p,
+            **self._asked,
         }
 
     def _frame(self, event: Json) -> bytes:
@@ -112,7 +113,6 @@ class ResponsesWriter:
 
 
 def _asked(body: ResponsesBody) -> Json:
-    """The part of a response that repeats the request."""
     same = (
         "instructions previous_response_id max_output_tokens top_logprobs parallel_tool_calls store background "
         "user service_tier prompt_cache_key safety_identifier"

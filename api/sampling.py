@@ -74,8 +74,6 @@ def _check_prompt(body: GenerationBody, prompt: tuple[int, ...], context: ApiCon
     facts, param = context.facts(), body.prompt_field
     if not prompt:
         raise bad_request("The prompt has no tokens.", param=param)
-    if max(prompt) >= facts.vocab_size:
-        raise bad_request(f"{param}: the model has no token {max(prompt)}.", param=param)
     if len(prompt) >= facts.context_tokens:
         raise bad_request(
             # In these words Anthropic's clients know that they must sum up the conversation.
@@ -83,3 +81,5 @@ def _check_prompt(body: GenerationBody, prompt: tuple[int, ...], context: ApiCon
             param=param,
             code="context_length_exceeded",
         )
+    if max(prompt) >= facts.vocab_size:
+        raise bad_request(f"{param}: the model has no token {max(prompt)}.", param=param)

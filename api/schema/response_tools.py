@@ -1,6 +1,7 @@
 """The tools of POST /v1/responses: functions, alone or in a namespace."""
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Annotated
 
 from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema
@@ -26,7 +27,11 @@ def _flat(value: object) -> list[dict[str, object]]:
     """The functions of a list of tools, those in namespaces among them."""
     if not isinstance(value, list) or len(value) > MOST_TOOLS:
         raise wrong(f"must be a list of at most {MOST_TOOLS} tools")
-    return [tool for at, given in enumerate(value) for tool in _functions(given, None, at=str(at))]
+    functions = (tool for at, given in enumerate(value) for tool in _functions(given, None, at=str(at)))
+    found = list(islice(functions, MOST_TOOLS + 1))
+    if len(found) > MOST_TOOLS:
+        raise wrong(f"hold more than {MOST_TOOLS} functions")
+    return found
 
 
 def _functions(given: object, namespace: str | None, *, at: str) -> Iterator[dict[str, object]]:
@@ -50,7 +55,7 @@ _FUNCTION["properties"] |= {
     "namespace": {},
 }
 _FUNCTION["additionalProperties"] = NULL
-_FUNCTIONS: JsonSchemaValue = {"type": "array", "items": _FUNCTION}
+_FUNCTIONS: JsonSchemaValue = {"type": "array", "maxItems": MOST_TOOLS, "items": _FUNCTION}
 _NAMESPACE = an_object(type={"const": "namespace"}, name={"type": "string"}, tools=_FUNCTIONS)
 TOOLS = WithJsonSchema({"type": "array", "maxItems": MOST_TOOLS, "items": either(_FUNCTION, _NAMESPACE)})
 

@@ -147,15 +147,16 @@ class HfCodec:
             if name in self._reserved:
                 raise bad_request(f"{name} cannot be set by a request.", param=f"chat_template_kwargs.{name}")
         conversation = Conversation(messages, tools, template_kwargs)
-        length = sum(map(len, conversation.strings()))
-        return await self._work(length, lambda: self._chat_prompt(conversation, continues=continues))
+        return await self._work(
+            lambda: self._chat_prompt(conversation, continues=continues), is_long=conversation.is_long(LONG_TEXT)
+        )
 
     async def prompt_ids(self, text: str) -> tuple[int, ...]:
         """See TextCodec."""
         # mlx_lm's rule: a prompt that brings its own beginning-of-sequence token is not given a second one.
         bos = self._hf.bos_token
         special = bos is None or not text.startswith(bos)
-        return await self._work(len(text), lambda: self._encode(text, special=special))
+        return await self._work(lambda: self._encode(text, special=special), is_long=len(text) >= LONG_TEXT)
 
     def special_ids(self, names: Iterable[str]) -> dict[str, int]:
         """See TextCodec."""
@@ -218,8 +219,8 @@ class HfCodec:
         given = {**template_kwargs, "tools": list(tools) or None}
         return str(render(list(messages), tokenize=False, add_generation_prompt=True, **given))
 
-    async def _work(self, length: int, work: Callable[[], T]) -> T:
-        if length < LONG_TEXT:
+    async def _work(self, work: Callable[[], T], *, is_long: bool) -> T:
+        if not is_long:
             return work()
         return await run_sync(work, limiter=self._one_at_a_time)
 

@@ -1,6 +1,6 @@
 """What goes into a chat template, and what comes out: plain values, as OpenAI's API and chat templates write them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 ChatMessage = dict[str, object]
@@ -23,17 +23,27 @@ class Conversation:
 
     def strings(self) -> list[str]:
         """Every string in it, names of fields included, in no order."""
-        found: list[str] = []
+        return [value for value in self._values() if isinstance(value, str)]
+
+    def is_long(self, least: int) -> bool:
+        """Whether it has `least` characters or values; however much more it has, no more are counted."""
+        for value in self._values():
+            least -= len(value) if isinstance(value, str) else 1
+            if least <= 0:
+                return True
+        return False
+
+    def _values(self) -> Iterator[object]:
+        """All that is in it and holds nothing else, in no order."""
         todo: list[object] = [self.messages, self.tools, self.template_kwargs]
         while todo:
             match todo.pop():
-                case str(text):
-                    found.append(text)
                 case Mapping() as fields:
                     todo += [*fields.keys(), *fields.values()]
                 case list() | tuple() as items:
                     todo += items
-        return found
+                case value:
+                    yield value
 
 
 @dataclass(frozen=True, slots=True)

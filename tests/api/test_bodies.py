@@ -1,11 +1,13 @@
 """Bodies that are wrong: each is a 4xx in the envelope that names the field, and the next good one is served."""
 
+import threading
 from dataclasses import replace
 
 import orjson
 import pytest
 from quart import Quart
 
+from api.body import LARGE_BODY
 from tests.api.calling import call
 from tests.api.fakes import API_FACTS, CHAT, PROMPT, FakeDesk
 
@@ -281,3 +283,16 @@ async def test_a_body_that_does_not_come_is_a_408(app: Quart, desk: FakeDesk, mo
     assert (reply.status, reply.error["type"]) == (408, "invalid_request_error")
     assert reply.headers["connection"] == "close"
     assert desk.admitted == []
+
+
+async def test_a_large_body_is_read_beside_the_event_loop(app: Quart, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[bool] = []
+
+    def note(_body: object) -> bool:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return True
+
+    monkeypatch.setattr("api.body.too_deep", note)
+    for text in ("Hi", "x" * LARGE_BODY):
+        assert (await call(app, "POST", CHAT_ROUTE, CHAT | user(text))).status == 400
+    assert threads == [True, False]

@@ -141,6 +141,7 @@ BAD_BODIES: list[tuple[Json, str]] = [
     ),
     ({"tools": [{"type": "web_search"}]}, "tools.0"),
     ({"tools": [{"type": "function", "name": "f"}] * 2}, "tools"),
+    ({"tools": [{"type": "namespace", "name": "n", "tools": [{"type": "function", "name": "f"}] * 513}]}, "tools"),
     ({"tools": [{"type": "function", "name": "f"}]}, "tools"),
     ({"tool_choice": "required"}, "tool_choice"),
     ({"tool_choice": {"type": "function", "name": "g"}}, "tool_choice"),
