@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import takewhile
 
 from anyio.to_thread import run_sync
-from llguidance import LLMatcher
+from llguidance import LLMatcher, LLParserLimits
 
 from api.errors import bad_request
 from api.json_schema import enforceable
@@ -13,6 +14,11 @@ from api.parsers.lark import Speller, json_value
 
 _OPTIONS = '%llguidance {"no_forcing": true}\n'
 """Where a literal spells the name of a special token, llguidance 1.9 would force that token, and then refuse it."""
+
+
+_LIMITS = LLParserLimits(max_grammar_size=100_000)
+"""In symbols: what takes llguidance about 0.4 s. A tenth of a second is what a schema of 3,000 properties takes; but
+while the engine reads a grammar everybody's tokens wait, and there may be one in each of hundreds of tools."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +81,9 @@ async def check(text: str, *, param: str) -> None:
     """Have llguidance compile a grammar, in a worker thread: most take a millisecond, the largest a tenth of a second.
 
     Raises:
-        ApiError: 400; there is no such answer, or what it should be cannot be enforced.
+        ApiError: 400; there is no such answer, or what it should be cannot be enforced, or is too large.
     """
-    failed, messages = await run_sync(LLMatcher.validate_grammar_with_warnings, text)
+    failed, messages = await run_sync(partial(LLMatcher.validate_grammar_with_warnings, text, limits=_LIMITS))
     if failed:
         raise bad_request(f"{param}: {_reason(messages[0])}", param=param)
 

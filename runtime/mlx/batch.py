@@ -101,13 +101,21 @@ class DecodeBatch:
         has a choice under way.
         """
         newcomers = DecodeBatch(self._model, self._vocab_size, self._grammars)
-        newcomers._begin([self._row_of(spec) for spec in specs], merge(caches))
+        newcomers._begin(self._rows_of(specs), merge(caches))
         self.absorb(newcomers)
 
-    def _row_of(self, spec: JoinRow) -> Row:
-        sampling, output = spec.sampling, spec.history[spec.prompt_tokens :]
-        matcher = self._grammars.matcher(sampling.grammar, sampling.stop_ids, output) if sampling.grammar else None
-        return Row(spec, list(spec.history), matcher)
+    def _rows_of(self, specs: Sequence[JoinRow]) -> list[Row]:
+        """Rows, each in its grammar where its output ends. Choices of one request have a grammar that is read once."""
+        rows = [Row(spec, list(spec.history)) for spec in specs]
+        matchers: dict[tuple[str, frozenset[int]], Matcher] = {}
+        for row in rows:
+            sampling = row.spec.sampling
+            if sampling.grammar:
+                key = sampling.grammar, sampling.stop_ids
+                matchers[key] = matchers.get(key) or self._grammars.matcher(*key)
+                row.matcher = matchers[key].copy()
+                row.matcher.advance(row.spec.history[row.spec.prompt_tokens :])
+        return rows
 
     def _begin(self, rows: list[Row], caches: Caches) -> None:
         self._rows, self._caches = rows, caches

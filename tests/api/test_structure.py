@@ -8,6 +8,7 @@ from llguidance import LLMatcher, LLTokenizer
 
 from api import json_schema
 from api.errors import ApiError
+from api.parsers.lark import json_value
 from api.structure import ThinkingMarks, check, grammar, json_answer
 from tests.tiny import END_OF_TEXT, IM_END, IM_START, make_tokenizer
 
@@ -302,3 +303,12 @@ async def test_references_by_names_are_refused(name: str) -> None:
 )
 async def test_schemas_that_need_each_other_without_end_are_refused(schema: Schema) -> None:
     assert "without end" in (await refusal(schema)).message
+
+
+async def test_a_grammar_that_would_keep_the_engine_busy_is_refused() -> None:
+    wide = {"properties": {f"p{n}": {"type": "integer"} for n in range(300)}}
+    objects = [f"answer{n}: {json_value(wide)}\n" for n in range(100)]
+    answer = f"answer: {' '.join(f'answer{n}' for n in range(100))}\n{''.join(objects)}"
+    with pytest.raises(ApiError) as caught:
+        await check(grammar(answer), param="tools")
+    assert "too big" in caught.value.message

@@ -132,6 +132,24 @@ def test_after_a_fault_every_row_goes_on_in_its_grammar(model: Path, alone: dict
     assert not stage.failed
 
 
+def test_choices_that_join_together_have_their_grammar_read_once(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    plain = grammar.Grammars.matcher
+
+    def matcher(self: grammar.Grammars, text: str, stop_ids: frozenset[int]) -> grammar.Matcher:
+        read.append(text)
+        return plain(self, text, stop_ids)
+
+    monkeypatch.setattr(grammar.Grammars, "matcher", matcher)
+    stage = Stage(model)
+    other = "start: /[a-z]{3}/"
+    stage.join({**{n: constrained(n) for n in range(4)}, 5: constrained(5, other), 6: sampling(6)})
+    stage.decode()
+    assert sorted(read) == sorted([WORDS, other])
+    assert all(WORD.fullmatch(stage.text(n)) for n in range(4))
+    assert re.fullmatch("[a-z]{3}", stage.text(5))
+
+
 @pytest.mark.parametrize("after", [1, 7, 15])
 def test_a_row_that_resumes_behind_its_output_says_the_same(
     model: Path, alone: dict[int, list[TokenOutput]], after: int
