@@ -121,8 +121,9 @@ class Conversations:
         return self._tools.grammar(tools, parallel=parallel, marker_ids=self._marker_ids)
 
     def _thinking(self, tail: str) -> ThinkingMarks | None:
-        """How thinking may come before the answer: not where the prompt has closed it already."""
-        if self._reasoning is None:
+        """How thinking may come before the answer: not where the prompt has closed it already, nor from a model that
+        may never have learnt to think; the leave to do so would be a mistake waiting to be drawn."""
+        if self._reasoning is None or self._reasoning.guessed:
             return None
         opening, closing = self._reasoning.marks[-1]
         if opened := self._reasoning.opened_by(tail):

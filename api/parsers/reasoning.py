@@ -19,6 +19,8 @@ class ReasoningFamily:
     """What opens thinking, and what closes it."""
     assumed: bool = False
     """Thinking is open at the beginning, unless the prompt has closed it."""
+    guessed: bool = False
+    """Nothing but the text can tell whether the model thinks at all."""
 
     @property
     def markers(self) -> frozenset[str]:
@@ -76,4 +78,4 @@ def reasoning_family(name: str, chat_template: str, vocabulary: Container[str]) 
     if name != "auto":
         return {family.name: family for family in (QWEN3, DEEPSEEK_R1)}[name]
     known = [pair for pair in _MARKS if pair[0] in chat_template] or [pair for pair in _MARKS if pair[0] in vocabulary]
-    return ReasoningFamily("auto", tuple(known[:1]) or _MARKS)
+    return ReasoningFamily("auto", tuple(known[:1]) or _MARKS, guessed=not known)

@@ -266,6 +266,13 @@ async def test_a_grammar_begins_behind_the_thinking(serving: Served, desk: FakeD
     assert "</think>" in desk.admitted[0].sampling.grammar
 
 
+async def test_a_grammar_has_no_thinking_where_nothing_says_that_the_model_thinks(
+    serving: Served, desk: FakeDesk
+) -> None:
+    await whole(serving(reasoning_parser="auto"), CHAT | AS_CAPITAL)
+    assert "think" not in desk.admitted[0].sampling.grammar
+
+
 async def test_a_conversation_with_calls_reads_back_as_one(serving: Served, desk: FakeDesk) -> None:
     app = serving(enable_auto_tool_choice=True)
     desk.script = says(CALL)
