@@ -31,9 +31,11 @@ def tiny_server(tiny_model: Path) -> Iterator[ServerProcess]:
 
 @pytest.fixture(scope="session")
 def default_server(default_model: Path) -> Iterator[ServerProcess]:
-    """The default model, with all that a client can ask for; who names no max_tokens gets few."""
-    flags = ("--enable-auto-tool-choice", "--enable-metrics", "--max-tokens", "64")
-    with ServerProcess(str(default_model), *flags) as server:
+    """The default model, with all that a client can ask for. Who names no temperature or length gets greedy replies,
+    and short ones."""
+    assert default_model
+    flags = ("--enable-auto-tool-choice", "--enable-metrics", "--default-temperature", "0", "--max-tokens", "64")
+    with ServerProcess(*flags) as server:
         yield server
 
 

@@ -1,4 +1,4 @@
-"""`python cli.py serve` as a process of its own, on a free port."""
+"""`python cli.py serve`, or `launch`, as a process of its own, on a free port."""
 
 import os
 import re
@@ -17,15 +17,15 @@ START_TIMEOUT_S = 120
 class ServerProcess:
     """A context manager: ready on entry, terminated on exit. `output()` is what it printed so far."""
 
-    def __init__(self, *arguments: str, env: dict[str, str] | None = None) -> None:
-        self._arguments = arguments
+    def __init__(self, *arguments: str, command: str = "serve", env: dict[str, str] | None = None) -> None:
+        self._arguments = command, "--port", "0", *arguments
         self._env = {**os.environ, "HF_HUB_OFFLINE": "1", **(env or {})}
         self._lines: list[str] = []
         self._ready = threading.Event()
         self.url = ""
 
     def __enter__(self) -> Self:
-        command = [sys.executable, "cli.py", "serve", "--port", "0", *self._arguments]
+        command = [sys.executable, "cli.py", *self._arguments]
         self.process = subprocess.Popen(command, cwd=ROOT, env=self._env, stderr=subprocess.PIPE, text=True)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
