@@ -30,6 +30,7 @@ bench: $(VENV)/.run
 
 soak: $(VENV)/.dev
 	$(BIN)/python -m tests.soak.parent_memory
+	$(BIN)/python -m tests.soak.structure
 
 fuzz: $(VENV)/.dev
 	$(BIN)/python -m tests.soak.fuzz $(ARGS)
