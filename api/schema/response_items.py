@@ -108,7 +108,11 @@ Item = Annotated[
     | Annotated[Called, Tag("function_call")]
     | Annotated[Answered, Tag("function_call_output")]
     | Annotated[Thought, Tag("reasoning")],
-    Discriminator(_kind),
+    Discriminator(
+        _kind,
+        custom_error_type="wrong",
+        custom_error_message="must be a message, a function_call, a function_call_output or a reasoning item",
+    ),
 ]
 
 

@@ -154,6 +154,14 @@ BAD_BODIES: list[tuple[Json, str]] = [
 ]
 
 
+async def test_an_item_that_is_not_known_is_told_what_there_is(app: Quart) -> None:
+    for item in ({"type": "item_reference", "id": "x"}, {"type": 5}, "Hi"):
+        reply = await call(app, "POST", ROUTE, {"input": [item]})
+        assert reply.error["message"] == (
+            "input.0: must be a message, a function_call, a function_call_output or a reasoning item"
+        )
+
+
 async def test_every_bad_body_is_a_400_that_names_the_field(app: Quart, desk: FakeDesk) -> None:
     for given, param in BAD_BODIES:
         reply = await call(app, "POST", ROUTE, HI | given)
