@@ -93,7 +93,7 @@ class Conversations:
     async def _grammar(self, body: ChatBody, tail: str) -> str:
         """What the reply must spell; empty if it is free. A wanted call goes before a wanted form of the answer."""
         wants_call = body.tool_choice.mode == "required"
-        param = "tools" if wants_call else "response_format"
+        param = "tools" if wants_call else body.form_field.partition(".")[0]
         answer = await unhurried(partial(self._calls if wants_call else self._form, body))
         if answer is None:
             return ""
@@ -107,7 +107,7 @@ class Conversations:
         if wanted is None or wanted.type == "text":
             return None
         schema = wanted.json_schema.schema_ if wanted.json_schema else None
-        answer = json_answer(schema, param="response_format.json_schema.schema")
+        answer = json_answer(schema, param=body.form_field)
         return either(answer, self._calls(body)) if body.offered else answer
 
     def _calls(self, body: ChatBody) -> str:

@@ -138,6 +138,8 @@ class ChatBody(GenerationBody):
     """A conversation that wants its next turn."""
 
     prompt_field: ClassVar[str] = "messages"
+    form_field: ClassVar[str] = "response_format.json_schema.schema"
+    """The field that holds the schema of the answer."""
     rules: ClassVar[Rules] = (
         *GenerationBody.rules,
         either(lacks("top_logprobs"), says("logprobs", True)),

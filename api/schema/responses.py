@@ -114,7 +114,7 @@ class ResponsesBody(Body):
             pydantic.ValidationError: it is none; see ChatBody.
         """
         said = [Message(role="system", content=self.instructions)] if self.instructions else []
-        return ChatBody(
+        return ResponsesChat(
             model=self.model,
             messages=[*said, *earlier, *messages_of(self.input)],
             max_tokens=self.max_output_tokens,
@@ -130,6 +130,13 @@ class ResponsesBody(Body):
             chat_template_kwargs=self.chat_template_kwargs,
             stream=self.stream,
         )
+
+
+class ResponsesChat(ChatBody):
+    """A chat that is told in other words: errors name the fields of a ResponsesBody."""
+
+    prompt_field: ClassVar[str] = "input"
+    form_field: ClassVar[str] = "text.format.schema"
 
 
 def _as_function(tool: ResponseTool) -> FunctionTool:
