@@ -153,7 +153,7 @@ def test_logit_bias_forces_and_forbids(client: OpenAI) -> None:
     ("fields", "status", "param"),
     [
         ({"extra_body": {"colour": "red"}}, 400, "colour"),
-        ({"extra_body": {"response_format": {"type": "json_object"}}}, 400, "response_format.type"),
+        ({"extra_body": {"response_format": {"type": "xml"}}}, 400, "response_format.type"),
         ({"temperature": 7}, 400, "temperature"),
         ({"logit_bias": {"999999": 1}}, 400, "logit_bias.999999"),
         ({"messages": []}, 400, "messages"),
