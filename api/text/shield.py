@@ -26,6 +26,10 @@ _VALIDATED = re.compile("[a-z]+")
 """Values of `role` and `type`: words that templates compare, and write into control tokens of their own."""
 
 
+_NAMES = frozenset(("type", "text", "id", "index", "function", "name", "description", "parameters", "arguments"))
+"""Fields of OpenAI's API, inside of messages and tools: templates ask for them. None is the rest of a token."""
+
+
 class Shield:
     """Knows where control tokens could begin in a client's text."""
 
@@ -87,7 +91,7 @@ class _Marker:
         return {name: self._value(name, item, own and name == "content") for name, item in message.items()}
 
     def fields(self, fields: Mapping[str, object]) -> dict[str, object]:
-        return {self._text(name): self._value(name, item) for name, item in fields.items()}
+        return {name if name in _NAMES else self._text(name): self._value(name, item) for name, item in fields.items()}
 
     def _value(self, name: str, value: object, own_words: bool = False) -> object:
         match value:

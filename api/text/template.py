@@ -5,13 +5,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from hashlib import sha256
 
-import orjson
-
 from api.errors import bad_request
 from api.text.abilities import SHORT_ID, Render, try_out
 from api.text.conversation import ChatMessage, Conversation
 from api.text.shield import MARKS
-from api.text.tool_text import spelling_of
+from api.text.tool_text import as_json, spelling_of
 
 LONGEST_REFUSAL = 1_000
 """Characters of a template's words that go back to a client; some templates repeat what they refuse."""
@@ -158,7 +156,7 @@ def _with_text_arguments(message: ChatMessage) -> ChatMessage:
 
 
 def _in_text(function: dict[str, object]) -> dict[str, object]:
-    return {**function, "arguments": orjson.dumps(function["arguments"]).decode()}
+    return {**function, "arguments": as_json(function["arguments"])}
 
 
 def _told(messages: Sequence[ChatMessage], offer: str, *, system: bool) -> list[ChatMessage]:

@@ -4,11 +4,10 @@ Where nothing else is known it is that of Nous Research's Hermes models, which m
 (github.com/NousResearch/Hermes-Function-Calling).
 """
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
-
-import orjson
 
 from api.text.conversation import ToolObject
 
@@ -30,7 +29,7 @@ class Spelling:
 
     def offer(self, tools: Sequence[ToolObject]) -> str:
         """What the model is told of the tools that it may call."""
-        listed = "\n".join(_json(tool) for tool in tools)
+        listed = "\n".join(as_json(tool) for tool in tools)
         return (
             "# Tools\n\nYou may call functions to help with the user's request. "
             f"These are the functions, one JSON object on a line:\n<tools>\n{listed}\n</tools>\n\n{self.how_to_call}"
@@ -46,20 +45,19 @@ def spelling_of(template: str) -> Spelling:
     return next((spelling for marker, spelling in _FAMILIES.items() if marker in template), HERMES)
 
 
-def _json(value: object) -> str:
-    return orjson.dumps(value).decode()
+def as_json(value: object) -> str:
+    """JSON as templates write it (transformers' `tojson`), and as grammars have the model write it."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _hermes_calls(functions: Sequence[Function]) -> str:
-    return "\n".join(
-        f'<tool_call>\n{{"name": {_json(function["name"])}, "arguments": {_json(function["arguments"])}}}\n</tool_call>'
-        for function in functions
-    )
+    calls = ({"name": function["name"], "arguments": function["arguments"]} for function in functions)
+    return "\n".join(f"<tool_call>\n{as_json(call)}\n</tool_call>" for call in calls)
 
 
 def _deepseek_calls(functions: Sequence[Function]) -> str:
     calls = "".join(
-        f"<｜tool▁call▁begin｜>{function['name']}<｜tool▁sep｜>{_json(function['arguments'])}<｜tool▁call▁end｜>"
+        f"<｜tool▁call▁begin｜>{function['name']}<｜tool▁sep｜>{as_json(function['arguments'])}<｜tool▁call▁end｜>"
         for function in functions
     )
     return f"<｜tool▁calls▁begin｜>{calls}<｜tool▁calls▁end｜>"
@@ -67,7 +65,7 @@ def _deepseek_calls(functions: Sequence[Function]) -> str:
 
 def _granite_calls(functions: Sequence[Function]) -> str:
     calls = [{"name": function["name"], "arguments": function["arguments"]} for function in functions]
-    return f"<|tool_call|>{_json(calls)}"
+    return f"<|tool_call|>{as_json(calls)}"
 
 
 def _lfm2_calls(functions: Sequence[Function]) -> str:

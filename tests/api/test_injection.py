@@ -250,6 +250,15 @@ def test_the_roles_and_types_that_templates_compare_have_no_marks() -> None:
     assert marked.messages == [{"role": "user", "content": f"{mark}user", "tool_calls": [{"type": "function"}]}]
 
 
+def test_fields_that_templates_ask_for_have_no_marks() -> None:
+    shield = Shield(["<function=", "<name>"], [], "{{ '<' + messages[0].content + '>' }}")
+    call = {"type": "function", "function": {"name": "weather", "arguments": {"function=": "function"}}}
+    marked, mark = shield.mark(Conversation([{"role": "assistant", "content": "", "tool_calls": [call]}]))
+    arguments = {f"{mark}function=": f"{mark}function"}
+    kept = {"type": "function", "function": {"name": "weather", "arguments": arguments}}
+    assert marked.messages == [{"role": "assistant", "content": "", "tool_calls": [kept]}]
+
+
 def test_words_that_are_control_tokens_are_marked_where_they_are_whole() -> None:
     marked, mark = Shield(["sop"], [], "").mark(Conversation([{"role": "user", "content": "is sophistry so"}]))
     assert marked.messages == [{"role": "user", "content": f"is s{mark}ophistry so"}]

@@ -1,8 +1,8 @@
 """Chat templates and tools: what a template can do is found out by trying, and what it cannot is done for it."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 
-import orjson
 import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -95,7 +95,7 @@ def test_a_template_that_knows_tools_is_given_them_as_they_are() -> None:
 
 
 def test_a_template_that_wants_arguments_as_text_is_given_text() -> None:
-    assert 'c1:weather{"city":"Rome"};' in rendered(TEXT_ARGUMENTS, USER, calling(call("c1", "Rome")))
+    assert 'c1:weather{"city": "Rome"};' in rendered(TEXT_ARGUMENTS, USER, calling(call("c1", "Rome")))
 
 
 def test_a_name_that_came_with_a_result_is_kept() -> None:
@@ -127,7 +127,7 @@ def test_calls_of_one_message_go_one_by_one_to_a_template_that_writes_only_the_f
 def test_a_template_without_tools_tells_of_them_in_the_system_message() -> None:
     text = rendered(PLAIN, {"role": "system", "content": "Be kind."}, USER, tools=[WEATHER])
     assert text.startswith("[system] Be kind.\n\n# Tools\n")
-    assert f"<tools>\n{orjson.dumps(WEATHER).decode()}\n</tools>" in text
+    assert f"<tools>\n{json.dumps(WEATHER)}\n</tools>" in text
     assert "<tool_call>" in text
     assert rendered(PLAIN, USER, tools=[WEATHER]).startswith("[system] # Tools\n")
 
@@ -141,10 +141,10 @@ def test_a_template_without_a_system_role_tells_of_tools_before_the_first_questi
 def test_a_template_without_calls_has_them_and_their_results_as_text() -> None:
     assert rendered(PLAIN, *TWO_CALLS, calling(call("c3", "Bern"), content="Once more.")) == (
         "[user] Rain?\n"
-        '[assistant] <tool_call>\n{"name": "weather", "arguments": {"city":"Rome"}}\n</tool_call>\n'
-        '<tool_call>\n{"name": "weather", "arguments": {"city":"Oslo"}}\n</tool_call>\n'
+        '[assistant] <tool_call>\n{"name": "weather", "arguments": {"city": "Rome"}}\n</tool_call>\n'
+        '<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</tool_call>\n'
         "[user] <tool_response>\nsnow\n</tool_response>\n<tool_response>\nsun\n</tool_response>\n"
-        '[assistant] Once more.\n<tool_call>\n{"name": "weather", "arguments": {"city":"Bern"}}\n</tool_call>\n'
+        '[assistant] Once more.\n<tool_call>\n{"name": "weather", "arguments": {"city": "Bern"}}\n</tool_call>\n'
     )
 
 
@@ -153,10 +153,10 @@ def test_a_template_without_calls_has_them_and_their_results_as_text() -> None:
     [
         (
             "<｜tool▁calls▁begin｜>",
-            '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>weather<｜tool▁sep｜>{"city":"Rome"}<｜tool▁call▁end｜>'
+            '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>weather<｜tool▁sep｜>{"city": "Rome"}<｜tool▁call▁end｜>'
             "<｜tool▁calls▁end｜>",
         ),
-        ("respond only with <|tool_call|>", '<|tool_call|>[{"name":"weather","arguments":{"city":"Rome"}}]'),
+        ("respond only with <|tool_call|>", '<|tool_call|>[{"name": "weather", "arguments": {"city": "Rome"}}]'),
         ("List of tools: ", "<|tool_call_start|>[weather(city='Rome')]<|tool_call_end|>"),
     ],
 )
