@@ -154,11 +154,19 @@ class Tape:
         return (yield from self.word(_SPACE))
 
     def skip(self, strings: Iterable[str]) -> Script[None]:
-        """Read those of `strings` that come next in this order, each with the space before it."""
+        """Read those of `strings` that come next in this order, each with the space before it; where the text ends
+        within one, what there is of it."""
         for string in strings:
             self.mark()
             yield from self.space()
-            if (yield from self.accept(string)):
+            if (yield from self.accept(string)) or self._ends_within(string):
                 self.release()
             else:
                 self.rewind()
+
+    def _ends_within(self, string: str) -> bool:
+        """Read the beginning of `string` if that is all that is left."""
+        rest = self._text[self._at :]
+        within = self.ended and string.startswith(rest)
+        self.take(len(rest) if within else 0)
+        return within

@@ -159,6 +159,12 @@ def test_what_else_an_envelope_may_hold(envelope: str, content: list[Part]) -> N
     assert parts == [CallOpened(0, "id", "f"), CallArguments(0, '{"n": 1}'), CallClosed(0), *content]
 
 
+def test_a_reply_that_is_cut_off_within_the_end_of_a_call_shows_nothing_of_it() -> None:
+    for end in range(CALL.index("}") + 1, len(CALL) + 1):
+        assert not any(isinstance(part, Content) for part in parts_of(reader(), CALL[:end]))
+    assert parts_of(reader(), f"{CALL}</tool")[-1] == Content("</tool")
+
+
 def test_no_arguments_are_an_empty_object() -> None:
     parts = parts_of(reader(mint=lambda: "id"), '<tool_call>{"name": "f"}}</tool_call>')
 
