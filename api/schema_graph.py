@@ -40,7 +40,7 @@ def _inner(root: Schema, schema: Schema, path: str) -> Iterator[tuple[str, objec
             yield f"{path}.{keyword}", target(root, schema)
 
 
-def target(root: Schema, schema: object) -> object:
+def target(root: object, schema: object) -> object:
     """What a reference leads to, None if nowhere; any other schema is itself."""
     reference = schema.get("$ref") if isinstance(schema, dict) else None
     if not isinstance(reference, str):

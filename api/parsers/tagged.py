@@ -69,9 +69,10 @@ class Tagged(Tags):
             yield from self._read_rest(tape, calls, before + self.key)
             return False
         tape.release()
-        properties = calls.parameters(name).get("properties")
+        parameters = calls.parameters(name)
+        properties = parameters.get("properties")
         if not types and isinstance(properties, Mapping):
-            types = types_of(properties.get(key))
+            types = types_of(properties.get(key), parameters)
         yield calls.arguments(f"{before}{json.dumps(key, ensure_ascii=False)}: ")
         if self.lines:
             yield from tape.accept("\n")

@@ -8,6 +8,7 @@ from api.parsers.lark import Schema, Speller, answer_rule, json_value, one_of
 from api.parsers.parts import Tool
 from api.parsers.tags import STRING, Tags
 from api.parsers.values import types_of
+from api.schema_graph import target
 
 
 def tagged_grammar(tags: Tags, tools: Sequence[Tool], spell: Speller, *, parallel: bool) -> str:
@@ -43,7 +44,8 @@ def _tool_rules(tags: Tags, number: int, tool: Tool, spell: Speller) -> list[str
 
 
 def _argument(tags: Tags, key: str, schema: object, root: Schema, spell: Speller) -> str:
-    types = types_of(schema)
+    types = types_of(schema, root)
+    schema = target(root, schema)
     text = not types or "string" in types
     end = next((end for end, of in tags.key_ends if not of or (of == STRING) == text), "")
     before = f"{tags.key}{key}{end}{tags.value and tags.pad + tags.value}{tags.lines * chr(10)}"

@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping
 from enum import Enum
 
+from api.schema_graph import target
+
 _TYPES = {
     str: "string",
     bool: "boolean",
@@ -24,8 +26,9 @@ class Untyped(Enum):
     NESTED = frozenset(("object", "array"))
 
 
-def types_of(schema: object) -> frozenset[str]:
-    """The JSON types that a schema allows at its top; none if it does not say."""
+def types_of(schema: object, root: object) -> frozenset[str]:
+    """The JSON types that a schema, one within `root`, allows at its top; none if it does not say."""
+    schema = target(root, schema)
     if not isinstance(schema, Mapping):
         return frozenset()
     match schema.get("type"):
@@ -39,7 +42,8 @@ def types_of(schema: object) -> frozenset[str]:
         return frozenset(map(_type_of, values))
     for word in ("anyOf", "oneOf"):
         if isinstance(options := schema.get(word), list):
-            types = [types_of(option) for option in options]
+            # No reference behind a reference: they may go round in circles.
+            types = [types_of(target(root, option), None) for option in options]
             return frozenset().union(*types) if all(types) else frozenset()
     return frozenset()
 

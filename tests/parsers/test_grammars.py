@@ -33,6 +33,8 @@ TOOLS = (
                 "unit": {"enum": ["C", "F"]},
                 "days": {"type": "integer"},
                 "metric": {"type": "boolean"},
+                "home": {"$ref": "#/$defs/point"},
+                "away": {"anyOf": [{"$ref": "#/$defs/point"}, {"type": "null"}]},
                 "points": {"type": "array", "items": {"$ref": "#/$defs/point"}, "maxItems": 3},
             },
             "required": ["city", "days"],
@@ -118,7 +120,9 @@ def check_arguments(name: str, arguments: Mapping[str, object]) -> None:
         "tags": list,
     }
     if name == "GET_INDEX":
-        assert {"city", "days"} <= arguments.keys() <= {"city", "unit", "days", "metric", "points"}
+        assert {"city", "days"} <= arguments.keys() <= {*types, "home", "away"} - {"tags"}
+        assert isinstance(arguments.get("home", {}), dict)
+        assert isinstance(arguments.get("away"), dict | None)
         assert arguments.get("unit", "C") in ("C", "F")
     elif name == "now":
         assert arguments == {}

@@ -165,6 +165,24 @@ def test_a_reply_that_is_cut_off_within_the_end_of_a_call_shows_nothing_of_it() 
     assert parts_of(reader(), f"{CALL}</tool")[-1] == Content("</tool")
 
 
+@pytest.mark.parametrize("schema", [{"$ref": "#/$defs/code"}, {"anyOf": [{"$ref": "#/$defs/code"}, {"type": "null"}]}])
+@pytest.mark.parametrize(("types", "value"), [("string", "5"), ("integer", 5)])
+def test_plain_text_is_of_the_type_that_a_reference_leads_to(
+    schema: dict[str, object], types: str, value: object
+) -> None:
+    tool = Tool("f", None, {"properties": {"code": schema}, "$defs": {"code": {"type": types}}})
+    call = "<tool_call>f<arg_key>code</arg_key><arg_value>5</arg_value></tool_call>"
+    parts = parts_of(reader("glm47", offered=(tool,)), call)
+    assert json.loads("".join(part.text for part in parts if isinstance(part, CallArguments))) == {"code": value}
+
+
+def test_a_type_that_goes_round_in_circles_is_none() -> None:
+    circle = {"anyOf": [{"$ref": "#/properties/text"}]}
+    tool = Tool("f", None, {"properties": {"text": circle}})
+    call = "<tool_call>f<arg_key>text</arg_key><arg_value>a</arg_value></tool_call>"
+    assert CallClosed(0) in parts_of(reader("glm47", offered=(tool,)), call)
+
+
 def test_no_arguments_are_an_empty_object() -> None:
     parts = parts_of(reader(mint=lambda: "id"), '<tool_call>{"name": "f"}}</tool_call>')
 
