@@ -109,3 +109,8 @@ def is_object(text: str) -> bool:
     """Whether `text` is one JSON object and nothing else."""
     scanner = JsonScanner()
     return text.startswith("{") and scanner.scan(text, 0) == len(text) and scanner.done
+
+
+def escaped(text: str) -> str:
+    """`text` as it stands within a JSON string."""
+    return json.dumps(text, ensure_ascii=False)[1:-1]

@@ -5,7 +5,7 @@ import json
 import re
 import warnings
 
-from api.parsers.calls import Calls
+from api.parsers.calls import Calls, escaped
 from api.parsers.tape import Script, Tape, stops_for
 
 _PLAIN = {quote: re.compile(rf"[^\\{quote}]*") for quote in "'\""}
@@ -92,7 +92,7 @@ def stream_string(tape: Tape, calls: Calls, quote: str) -> Script[bool]:
     while True:
         text, found = tape.upto(stops)
         if text:
-            yield calls.arguments(_escaped(text))
+            yield calls.arguments(escaped(text))
         tape.take(len(found))
         if found == quote:
             yield calls.arguments('"')
@@ -124,9 +124,4 @@ def _meaning(letter: str, digits: str) -> str:
     if letter in _HEX_DIGITS and len(digits) == _HEX_DIGITS[letter] and int(digits, 16) < _CODE_POINTS:
         # Half of a surrogate pair becomes a character only with the other half, by JSON's own escapes.
         return json.dumps(chr(int(digits, 16)))[1:-1]
-    return _escaped(_ESCAPES.get(letter, f"\\{letter}{digits}"))
-
-
-def _escaped(text: str) -> str:
-    """`text` as it stands within a JSON string."""
-    return json.dumps(text, ensure_ascii=False)[1:-1]
+    return escaped(_ESCAPES.get(letter, f"\\{letter}{digits}"))

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from api.parsers.calls import Calls, read_value
+from api.parsers.calls import Calls, escaped, read_value
 from api.parsers.format import token_like
 from api.parsers.lark import Speller
 from api.parsers.named import NAME
@@ -99,7 +99,7 @@ class Tagged(Tags):
         while True:
             text, end = tape.upto(self._value_ends)
             if text:
-                yield calls.arguments(_escaped(text))
+                yield calls.arguments(escaped(text))
             if end:
                 tape.take(len(end))
                 yield calls.arguments('"')
@@ -134,7 +134,7 @@ class Tagged(Tags):
         tape.take(len(end))
         value = "".join(pieces)
         # A value that was cut off must not look like a whole one.
-        yield calls.arguments(to_json(value, types, self.untyped) if end else f'"{_escaped(value)}')
+        yield calls.arguments(to_json(value, types, self.untyped) if end else f'"{escaped(value)}')
         return bool(end)
 
     def _read_rest(self, tape: Tape, calls: Calls, before: str) -> Script[None]:
@@ -149,8 +149,3 @@ class Tagged(Tags):
     def grammar(self, tools: Sequence[Tool], *, parallel: bool, marker_ids: Mapping[str, int]) -> str:
         """See Format."""
         return tagged_grammar(self, tools, Speller(marker_ids), parallel=parallel)
-
-
-def _escaped(text: str) -> str:
-    """`text` as it stands within a JSON string."""
-    return json.dumps(text, ensure_ascii=False)[1:-1]
