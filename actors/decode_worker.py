@@ -129,7 +129,7 @@ class DecodeWorker(Actor[m.DecodeWord]):
     def _fail(self, failed: SequenceFailed) -> None:
         if row := self._rows.get(failed.sequence_id):
             request = row.sequence.request
-            request.sink.last_word(m.Failed(request.request_id, failed.error))
+            request.sink.last_word(m.Failed(request.request_id, failed.error, failed.refused))
             self._leave(row, kept=None)
 
     def _cancel(self, request_id: RequestId, cause: CancelCause) -> None:

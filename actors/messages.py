@@ -395,6 +395,8 @@ class Failed:
 
     request_id: RequestId
     error: str
+    refused: bool = False
+    """It asks for what cannot be done: see SequenceFailed."""
 
 
 @dataclass(frozen=True, slots=True)

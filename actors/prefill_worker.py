@@ -152,7 +152,7 @@ class PrefillWorker(Actor[m.PrefillWord]):
         for request_id, prompt in self._prompts.items():
             if prompt.sequence.sequence_id == failed.sequence_id:
                 del self._prompts[request_id]
-                prompt.sequence.request.sink.last_word(m.Failed(request_id, failed.error))
+                prompt.sequence.request.sink.last_word(m.Failed(request_id, failed.error, failed.refused))
                 self._scheduler.tell(m.SequenceEnded(request_id, prompt.usage(), kept=None))
                 return
 

@@ -14,6 +14,7 @@ from api.metrics import show_metrics
 from api.models import model_routes
 from api.openapi import openapi_routes
 from api.operations import operation_routes
+from api.questions import Questions
 from api.responses import response_routes
 
 BODY_TIMEOUT_S = 60
@@ -34,7 +35,10 @@ def create_app(context: ApiContext, *, app_class: type[Quart] = Quart) -> Quart:
         PROPAGATE_EXCEPTIONS=False,
     )
     app.url_map.merge_slashes = False  # A path with two slashes is a wrong path, not a redirect.
-    for routes in (chat_routes, completion_routes, response_routes, messages_routes, model_routes, operation_routes):
+    questions = Questions(context)
+    for dialect in (chat_routes, response_routes, messages_routes):
+        app.register_blueprint(dialect(context, questions))
+    for routes in (completion_routes, model_routes, operation_routes):
         app.register_blueprint(routes(context))
     app.register_blueprint(openapi_routes(settings))
     app.register_error_handler(Exception, respond)

@@ -10,18 +10,17 @@ from api.answer import Json, answer
 from api.body import read_body
 from api.choices import ChoicesWriter, diagnosed, new_id
 from api.context import ApiContext
-from api.conversation import Conversations
 from api.exchange import ChoiceEvent
 from api.logprobs import chat_logprobs
 from api.parsers.parts import CallArguments, CallClosed, CallOpened, Content, Part, Thinking
+from api.questions import Questions
 from api.schema.chat import ChatBody
 from api.text.codec import TextCodec
 
 
-def chat_routes(context: ApiContext) -> Blueprint:
+def chat_routes(context: ApiContext, questions: Questions) -> Blueprint:
     """The next turn of a conversation."""
     routes = Blueprint("chat", __name__)
-    conversations = Conversations(context)
 
     @routes.post("/v1/chat/completions")
     async def create() -> Response:
@@ -38,7 +37,7 @@ def chat_routes(context: ApiContext) -> Blueprint:
             scored=body.logprobs,
             reasons=context.settings.reasoning_parser is not None,
         )
-        return await answer(context, await conversations.question(body, arrived_at=arrived_at), writer)
+        return await answer(context, await questions.question(body, arrived_at=arrived_at), writer)
 
     return routes
 

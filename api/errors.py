@@ -103,6 +103,8 @@ def of_last_word(word: Cancelled | Failed | Rejected, *, timeout_s: float) -> Ap
             status, message = _CANCELLED[cause]
             headers = _retry_after(1) if status == 503 else None
             return ApiError(status, message.format(timeout_s=timeout_s), code=cause.value, headers=headers)
+        case Failed(error=error, refused=True):
+            return ApiError(400, f"The answer cannot be given this form: {error}.", code="form_not_possible")
         case Failed():
             # The engine's own words may hold paths and addresses; they are in the log.
             return ApiError(500, "Failed to generate response: the engine failed this request.", code="engine_failed")

@@ -91,11 +91,12 @@ class _Choice:
 
     def ending(self, reason: FinishReason | None) -> Ending | None:
         """How it ended, given what the engine says of it."""
-        if self.text.stop_string is not None:
-            return Ending("stop", self.text.stop_string)
+        if not (reason or self.text.stopped):
+            return None
         if reason is FinishReason.LENGTH and not self.text.stopped:
             return Ending("length")
-        return Ending("tool_calls" if self.text.called else "stop") if reason or self.text.stopped else None
+        # A stop string behind calls changes nothing about them: they want their results.
+        return Ending("tool_calls") if self.text.called else Ending("stop", self.text.stop_string)
 
 
 class Exchange:

@@ -8,12 +8,12 @@ from functools import partial
 from quart import Blueprint, Response, request
 
 from api.answer import answer
-from api.body import read_body, translated
+from api.body import read_body, translated, unhurried
 from api.call import current_call
 from api.context import ApiContext
-from api.conversation import Conversations
 from api.errors import speaks_anthropic
 from api.messages_writer import MessagesWriter
+from api.questions import Questions
 from api.schema.chat import ChatBody
 from api.schema.messages import CountBody, MessagesBody
 from runtime.settings import Settings
@@ -22,17 +22,17 @@ DEFAULT_TEMPERATURE, DEFAULT_TOP_P = 0.7, 0.9
 """Where neither the client nor the operator says."""
 
 
-def messages_routes(context: ApiContext) -> Blueprint:
+def messages_routes(context: ApiContext, questions: Questions) -> Blueprint:
     """The next message of a conversation, and how many tokens it would be the answer to."""
     routes = Blueprint("messages", __name__)
-    conversations = Conversations(context)
 
     @routes.post("/v1/messages")
     async def create() -> Response:
         arrived_at = context.desk.now()
         body = await read_body(MessagesBody)
         context.check_model(body.model)
-        question = await conversations.question(_chat(body, context.settings), arrived_at=arrived_at)
+        chat = await unhurried(partial(_chat, body, context.settings))
+        question = await questions.question(chat, arrived_at=arrived_at)
         (prompt,) = question.prompts
         writer = MessagesWriter(
             id=f"msg_{current_call.get().id}",
@@ -46,7 +46,7 @@ def messages_routes(context: ApiContext) -> Blueprint:
     async def count_tokens() -> dict[str, int]:
         body = await read_body(CountBody)
         context.check_model(body.model)
-        prompt = await conversations.prompt(_chat(body, context.settings))
+        prompt = await questions.prompt(await unhurried(partial(_chat, body, context.settings)))
         return {"input_tokens": len(prompt.token_ids)}
 
     routes.after_app_request(_name_the_request)

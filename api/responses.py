@@ -10,8 +10,8 @@ from api.answer import Json, answer
 from api.body import read_body, translated, unhurried
 from api.call import current_call
 from api.context import ApiContext
-from api.conversation import Conversations
 from api.errors import ApiError
+from api.questions import Questions
 from api.response_store import ResponseStore, StoredResponse
 from api.responses_writer import ResponsesWriter
 from api.sampling import first_given
@@ -22,10 +22,10 @@ from api.schema.responses import ResponsesBody
 _ITEMS: TypeAdapter[list[Item]] = TypeAdapter(list[Item])
 
 
-def response_routes(context: ApiContext) -> Blueprint:
+def response_routes(context: ApiContext, questions: Questions) -> Blueprint:
     """The Responses API."""
     routes = Blueprint("responses", __name__)
-    conversations, store = Conversations(context), ResponseStore()
+    store = ResponseStore()
 
     @routes.post("/v1/responses")
     async def create() -> Response:
@@ -35,7 +35,7 @@ def response_routes(context: ApiContext) -> Blueprint:
         earlier = _earlier(store, body.previous_response_id)
         chat = await unhurried(partial(translated, partial(body.as_chat, earlier)))
         said = (*earlier, *messages_of(body.input))
-        question = await conversations.question(chat, arrived_at=arrived_at)
+        question = await questions.question(chat, arrived_at=arrived_at)
         settings = context.settings
         writer = ResponsesWriter(
             id=f"resp_{current_call.get().id}",

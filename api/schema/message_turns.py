@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import ClassVar, Literal
 
 from pydantic import model_validator
@@ -89,16 +90,21 @@ def turns_of(messages: Sequence[InputMessage]) -> list[Turn]:
     Most chat templates have no place for a message of the system between the turns. There it joins what the user says,
     between the tags in which Claude Code has always put such messages.
     """
-    turns: list[Turn] = []
     begin = len(_leading(messages))
-    for at, message in enumerate(messages[begin:], start=begin):
-        role: Literal["user", "assistant"] = "assistant" if message.role == "assistant" else "user"
-        blocks = [_reminder(message)] if message.role == "system" and message.content else message.content
-        if turns and turns[-1].role == role:
-            turns[-1] = Turn(turns[-1].at, role, [*turns[-1].blocks, *blocks])
-        else:
-            turns.append(Turn(at, role, blocks))
-    return turns
+    numbered = enumerate(messages[begin:], start=begin)
+    return [
+        Turn(together[0][0], role, [block for _, message in together for block in _blocks(message)])
+        for role, group in groupby(numbered, lambda each: _speaker(each[1]))
+        if (together := list(group))
+    ]
+
+
+def _speaker(message: InputMessage) -> Literal["user", "assistant"]:
+    return "assistant" if message.role == "assistant" else "user"
+
+
+def _blocks(message: InputMessage) -> Sequence[Block]:
+    return [_reminder(message)] if message.role == "system" and message.content else message.content
 
 
 def check_results(turns: Sequence[Turn]) -> None:

@@ -119,6 +119,8 @@ class SequenceFailed:
     sequence_id: SequenceId
     error: str
     """One line."""
+    refused: bool = False
+    """It asks for what cannot be done, such as a grammar that is too complex: nothing is wrong with the engine."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,7 +155,7 @@ class DecodeBatch:
         leaving = []
         for place, (row, output, finish) in enumerate(zip(self._rows, outputs, finishes, strict=True)):
             if row.error:
-                step.failed.append(SequenceFailed(row.spec.sequence_id, row.error))
+                step.failed.append(SequenceFailed(row.spec.sequence_id, row.error, refused=True))
             else:
                 step.rows.append(DecodedRow(row.spec.sequence_id, (output,), finish))
             if finish and row.spec.keep_kv and not row.error:
@@ -194,7 +194,8 @@ class DecodeBatch:
 
     def _forward(self, tokens: mx.array) -> mx.array:
         """Feed one token per row; logits of shape [batch, vocabulary], under way if their choice has to wait."""
-        logits: mx.array = self._model(tokens[:, None], cache=self._caches)[:, -1]
+        # A model may have logits for more ids than it has embeddings for; those could not be fed back.
+        logits: mx.array = self._model(tokens[:, None], cache=self._caches)[:, -1, : self._vocab_size]
         if self._constrained():
             mx.async_eval(logits)
         return logits

@@ -11,10 +11,11 @@ import pytest
 from quart import Quart
 from tokenizers import AddedToken, Tokenizer
 
+from actors import messages as m
 from api.text.codec import HfCodec
 from runtime.types import CancelCause, FinishReason
 from tests.api.calling import Reply, call
-from tests.api.fakes import API_FACTS, CHAT, FakeDesk, begins, events, ids_of, make_app, says
+from tests.api.fakes import API_FACTS, CHAT, FakeDesk, begins, ends_with, events, ids_of, make_app, says
 
 pytestmark = pytest.mark.anyio
 
@@ -298,3 +299,16 @@ async def test_a_mark_that_is_one_token_is_so_in_the_grammar(
     await whole(app, CHAT | AS_CAPITAL)
     grammar = desk.admitted[0].sampling.grammar
     assert all(f"<[{tokenizer.token_to_id(mark)}]>" in grammar for mark in ("<think>", "</think>"))
+
+
+async def test_a_stop_string_behind_a_call_leaves_the_call_what_it_is(serving: Served, desk: FakeDesk) -> None:
+    desk.script = begins(f"{CALL} And then END")
+    choice = await whole(serving(enable_auto_tool_choice=True), OFFER | {"stop": ["END"]})
+    assert choice["finish_reason"] == "tool_calls"
+
+
+async def test_a_form_that_the_engine_cannot_follow_is_a_400(app: Quart, desk: FakeDesk) -> None:
+    desk.script = ends_with(lambda request_id: m.Failed(request_id, "too many states", refused=True))
+    reply = await call(app, "POST", ROUTE, CHAT | AS_CAPITAL)
+    assert (reply.status, reply.error["code"]) == (400, "form_not_possible")
+    assert "too many states" in str(reply.error["message"])

@@ -64,6 +64,7 @@ class Stage:
                 if row.finish:
                     self.finish[row.sequence_id] = row.finish
             self.failed |= {each.sequence_id: each.error for each in result.failed}
+            assert all(each.refused for each in result.failed)
             if not result.steps:
                 break
         return self

@@ -19,7 +19,7 @@ from api.text.choice import Reading
 from api.text.conversation import ChatMessage, ChatPrompt, ToolObject
 
 
-class Conversations:
+class Questions:
     """Knows how the served model writes calls and thinking."""
 
     def __init__(self, context: ApiContext) -> None:
