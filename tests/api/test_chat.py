@@ -274,7 +274,7 @@ async def test_the_conversation_reaches_the_template_as_the_roles_demand(app: Qu
     assert (await call(app, "POST", ROUTE, CHAT | {"messages": messages})).status == 200
     rendered = (
         "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nWhat now?<|im_end|>\n"
-        '<|im_start|>assistant\n<tool_call>\n{"name": "f", "arguments": {"a":1}}\n</tool_call><|im_end|>\n'
+        '<|im_start|>assistant\n<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call><|im_end|>\n'
         "<|im_start|>user\n<tool_response>\n42\n</tool_response><|im_end|>\n<|im_start|>assistant\n"
     )
     assert list(desk.admitted[0].prompt_ids) == ids_of(rendered)
