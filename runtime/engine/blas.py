@@ -21,6 +21,7 @@ class Blas:
 
     environment: dict[str, str]
     said: str
+    fast: bool = True
 
 
 def find(inherited: str = "", *, system: str | None = None, root: Path = Path("/")) -> Blas | None:
@@ -37,4 +38,5 @@ def find(inherited: str = "", *, system: str | None = None, root: Path = Path("/
         for found in sorted(root.glob(place.removeprefix("/"))):
             preload = f"{found} {inherited}".strip()
             return Blas({"LD_PRELOAD": preload}, f"BLAS: {found} is preloaded into the engine")
-    return Blas({}, "BLAS: no OpenBLAS found, so the CPU is many times slower: apt-get install libopenblas0-pthread")
+    slow = "BLAS: no OpenBLAS found, so the CPU is many times slower: apt-get install libopenblas0-pthread"
+    return Blas({}, slow, fast=False)

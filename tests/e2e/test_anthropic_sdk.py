@@ -12,7 +12,7 @@ from anthropic.types import Message, MessageParam, ToolParam, ToolUseBlock
 
 from tests.e2e.process import ServerProcess
 
-pytestmark = pytest.mark.model
+pytestmark = [pytest.mark.model, pytest.mark.long_prompts]
 
 WEATHER: ToolParam = {
     "name": "get_weather",

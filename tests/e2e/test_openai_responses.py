@@ -9,7 +9,7 @@ from openai import OpenAI
 from openai.types.responses import FunctionToolParam, Response, ResponseFunctionToolCall, ToolChoiceFunctionParam
 from pydantic import BaseModel, Field
 
-pytestmark = pytest.mark.model
+pytestmark = [pytest.mark.model, pytest.mark.long_prompts]
 
 WEATHER: FunctionToolParam = {
     "type": "function",

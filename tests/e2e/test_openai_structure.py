@@ -13,7 +13,7 @@ from openai.lib.streaming.chat import ContentDeltaEvent
 from openai.types.chat import ChatCompletion, ChatCompletionMessageParam
 from pydantic import BaseModel, Field
 
-pytestmark = pytest.mark.model
+pytestmark = [pytest.mark.model, pytest.mark.long_prompts]
 
 
 class Mood(StrEnum):

@@ -76,6 +76,7 @@ def carried_out(call: ChatCompletionMessageFunctionToolCall, weather: str) -> Ch
 
 
 @pytest.mark.model
+@pytest.mark.long_prompts
 @pytest.mark.parametrize("choice", ["required", NAMED], ids=["required", "named"])
 def test_a_tool_loop_of_two_turns(default_client: OpenAI, choice: str | ChatCompletionNamedToolChoiceParam) -> None:
     first = say(default_client, ONE_CITY, tools=[WEATHER], tool_choice=choice, parallel_tool_calls=False)
@@ -93,6 +94,7 @@ def test_a_tool_loop_of_two_turns(default_client: OpenAI, choice: str | ChatComp
 
 
 @pytest.mark.model
+@pytest.mark.long_prompts
 def test_parallel_calls_are_answered_in_parallel(default_client: OpenAI) -> None:
     (asked,) = say(default_client, TWO_CITIES, tools=[WEATHER], tool_choice="required").choices
     calls = calls_of(asked.message)
@@ -103,6 +105,7 @@ def test_parallel_calls_are_answered_in_parallel(default_client: OpenAI) -> None
 
 
 @pytest.mark.model
+@pytest.mark.long_prompts
 def test_the_clients_own_accumulator_builds_streamed_calls(default_client: OpenAI) -> None:
     whole = calls_of(say(default_client, TWO_CITIES, tools=BOTH, tool_choice="required").choices[0].message)
     with default_client.chat.completions.stream(
@@ -121,6 +124,7 @@ def test_the_clients_own_accumulator_builds_streamed_calls(default_client: OpenA
 
 
 @pytest.mark.model
+@pytest.mark.long_prompts
 def test_arguments_follow_their_schema_whatever_chance_says(default_client: OpenAI) -> None:
     choice = {"type": "function", "function": {"name": "convert"}}
     reply = say(default_client, ONE_CITY, tools=BOTH, tool_choice=choice, temperature=1.5, seed=5, n=4)
@@ -131,6 +135,7 @@ def test_arguments_follow_their_schema_whatever_chance_says(default_client: Open
 
 
 @pytest.mark.model
+@pytest.mark.long_prompts
 def test_a_call_that_is_cut_off_is_no_call(default_client: OpenAI) -> None:
     (cut,) = say(default_client, ONE_CITY, tools=[WEATHER], tool_choice="required", max_tokens=12).choices
     assert (cut.finish_reason, cut.message.tool_calls) == ("length", None)
@@ -138,6 +143,7 @@ def test_a_call_that_is_cut_off_is_no_call(default_client: OpenAI) -> None:
 
 
 @pytest.mark.model
+@pytest.mark.long_prompts
 @pytest.mark.parametrize(
     ("fields", "named"),
     [

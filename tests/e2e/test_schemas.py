@@ -17,7 +17,7 @@ from runtime.settings import Settings
 from runtime.types import FinishReason, RequestId, Sampling
 from tests.schemas import SCHEMAS, validate
 
-pytestmark = [pytest.mark.anyio, pytest.mark.model]
+pytestmark = [pytest.mark.anyio, pytest.mark.model, pytest.mark.long_prompts]
 
 PROMPT = "Answer with JSON about a famous person. JSON: "
 FREE = ("The capital of France is", "Once upon a time, in a small village by the sea, there lived")

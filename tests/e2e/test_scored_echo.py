@@ -133,6 +133,7 @@ def test_streams_beside_scored_prompts_keep_their_text(tiny_server: ServerProces
 
 
 @pytest.mark.model
+@pytest.mark.long_prompts
 def test_likelihoods_of_the_default_model(default_model: Path) -> None:
     reference = Reference(default_model)
     questions = [Question(prompt(i, 40 * i + 1), prompt(9, 5)) for i in range(3)]

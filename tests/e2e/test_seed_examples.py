@@ -60,6 +60,7 @@ def scripted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenAI]:
 
 
 @pytest.mark.model
+@pytest.mark.long_prompts
 def test_chat_whole(default_client: OpenAI) -> None:
     response = default_client.chat.completions.create(
         model="default", messages=[{"role": "user", "content": "Hello!"}], max_tokens=100
@@ -68,6 +69,7 @@ def test_chat_whole(default_client: OpenAI) -> None:
 
 
 @pytest.mark.model
+@pytest.mark.long_prompts
 def test_chat_streamed(default_client: OpenAI) -> None:
     stream = default_client.chat.completions.create(
         model="default", messages=[{"role": "user", "content": "Tell me a story"}], stream=True
@@ -81,6 +83,7 @@ def test_chat_streamed(default_client: OpenAI) -> None:
 
 
 @pytest.mark.model
+@pytest.mark.long_prompts
 def test_chat_with_a_penalty_and_diagnostics(default_client: OpenAI) -> None:
     response = default_client.chat.completions.create(
         model="default",
@@ -94,6 +97,7 @@ def test_chat_with_a_penalty_and_diagnostics(default_client: OpenAI) -> None:
 
 
 @pytest.mark.model
+@pytest.mark.long_prompts
 def test_completions(default_client: OpenAI) -> None:
     response = default_client.completions.create(
         model="default", prompt="The capital of France is", max_tokens=50, frequency_penalty=0.2
@@ -102,6 +106,7 @@ def test_completions(default_client: OpenAI) -> None:
 
 
 @pytest.mark.model
+@pytest.mark.long_prompts
 def test_a_tool_on_offer(default_client: OpenAI) -> None:
     response = default_client.chat.completions.create(
         model="default",
@@ -186,6 +191,7 @@ COLOURS = "List 3 colors"
 
 
 @pytest.mark.model
+@pytest.mark.long_prompts
 def test_json_object_mode(default_client: OpenAI) -> None:
     response = default_client.chat.completions.create(
         model="default",
@@ -198,6 +204,7 @@ def test_json_object_mode(default_client: OpenAI) -> None:
 
 
 @pytest.mark.model
+@pytest.mark.long_prompts
 def test_json_schema_mode(default_client: OpenAI) -> None:
     response = default_client.chat.completions.create(
         model="default",
@@ -229,6 +236,7 @@ def curl(server: ServerProcess, body: str) -> str:
 
 
 @pytest.mark.model
+@pytest.mark.long_prompts
 def test_curl(default_server: ServerProcess) -> None:
     whole = orjson.loads(
         curl(
@@ -249,6 +257,7 @@ def test_curl(default_server: ServerProcess) -> None:
 
 
 @pytest.mark.model
+@pytest.mark.long_prompts
 def test_curl_streaming(default_server: ServerProcess) -> None:
     lines = curl(
         default_server,
@@ -268,6 +277,7 @@ def test_curl_streaming(default_server: ServerProcess) -> None:
 
 
 @pytest.mark.model
+@pytest.mark.long_prompts
 def test_curl_json(default_server: ServerProcess) -> None:
     reply = orjson.loads(
         curl(
@@ -283,6 +293,7 @@ def test_curl_json(default_server: ServerProcess) -> None:
 
 
 @pytest.mark.model
+@pytest.mark.long_prompts
 def test_any_model_name(default_client: OpenAI) -> None:
     response = default_client.chat.completions.create(
         model="local-model",
@@ -294,6 +305,7 @@ def test_any_model_name(default_client: OpenAI) -> None:
 
 
 @pytest.mark.model
+@pytest.mark.long_prompts
 def test_a_vision_request_to_a_text_only_model(default_client: OpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match="text-only"):
         default_client.chat.completions.create(
@@ -311,6 +323,7 @@ def test_a_vision_request_to_a_text_only_model(default_client: OpenAI) -> None:
 
 
 @pytest.mark.model
+@pytest.mark.long_prompts
 def test_an_error_as_shown(default_server: ServerProcess) -> None:
     error = orjson.loads(curl(default_server, '{"model": "default"}'))["error"]
     assert error.keys() == {"message", "type", "param", "code"}
