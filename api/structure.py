@@ -70,8 +70,8 @@ def grammar(answer: str, *, thinking: ThinkingMarks | None = None, marker_ids: M
 
 
 def _thoughts(closing: str, spell: Speller) -> str:
-    """The rule `thoughts`: text, the mark that closes it, and the blank lines that models write behind it."""
-    blank = "/[ \\n]{0,4}/"
+    """The rule `thoughts`: text, the mark that closes it, and line breaks, which readers take for the mark's."""
+    blank = "/\\n{0,2}/"
     if spell.has_token(closing):
         return f"thoughts: /(?s:.*)/ {spell(closing)} {blank}\n"
     return f"thoughts: closed {blank}\nclosed[lazy]: THOUGHTS {spell(closing)}\nTHOUGHTS: /(?s:.*)/\n"
