@@ -14,6 +14,7 @@ from api.context import ApiContext
 from api.errors import speaks_anthropic
 from api.messages_writer import MessagesWriter
 from api.questions import Questions
+from api.sampling import first_given
 from api.schema.chat import ChatBody
 from api.schema.messages import CountBody, MessagesBody
 from runtime.settings import Settings
@@ -54,8 +55,8 @@ def messages_routes(context: ApiContext, questions: Questions) -> Blueprint:
 
 
 def _chat(body: CountBody, settings: Settings) -> ChatBody:
-    temperature = DEFAULT_TEMPERATURE if settings.default_temperature is None else settings.default_temperature
-    top_p = DEFAULT_TOP_P if settings.default_top_p is None else settings.default_top_p
+    temperature = first_given(settings.default_temperature, DEFAULT_TEMPERATURE)
+    top_p = first_given(settings.default_top_p, DEFAULT_TOP_P)
     return translated(partial(body.as_chat, temperature=temperature, top_p=top_p))
 
 

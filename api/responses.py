@@ -34,7 +34,7 @@ def response_routes(context: ApiContext, questions: Questions) -> Blueprint:
         context.check_model(body.model)
         earlier = _earlier(store, body.previous_response_id)
         chat = await unhurried(partial(translated, partial(body.as_chat, earlier)))
-        said = (*earlier, *messages_of(body.input))
+        said = tuple(chat.messages[len(body.introduction) :])
         question = await questions.question(chat, arrived_at=arrived_at)
         settings = context.settings
         writer = ResponsesWriter(

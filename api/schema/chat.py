@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from annotated_types import Ge, Le, MaxLen, MinLen
 from pydantic import AliasChoices, BeforeValidator, Field, model_validator
 from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import PydanticCustomError
 
 from api.schema.base import Body, OrAlso, at_most, wrong
 from api.schema.generation import GenerationBody
@@ -29,12 +30,19 @@ def _part_text(part: object, *, at: str) -> str:
             return text
         case {"type": "text"}:
             raise wrong('must be {"type": "text", "text": a string}', at=at)
-        case {"type": str(kind)} if kind in IMAGE_PARTS:
-            raise wrong("the model is text-only, it cannot take images", at=at)
-        case {"type": str(kind)}:
-            raise wrong(f"parts of type {kind[:40]!r} are not supported", at=at)
         case _:
-            raise wrong("must be an object with a type", at=at)
+            raise refused_part(part, at=at)
+
+
+def refused_part(part: object, *, at: str) -> PydanticCustomError:
+    """What is wrong with a part of some content that is no text."""
+    match part:
+        case {"type": str(kind)} if kind in IMAGE_PARTS:
+            return wrong("the model is text-only, it cannot take images", at=at)
+        case {"type": str(kind)}:
+            return wrong(f"parts of type {kind[:40]!r} are not supported", at=at)
+        case _:
+            return wrong("must be an object with a type", at=at)
 
 
 _PART = an_object(type={"const": "text"}, text={"type": "string"})

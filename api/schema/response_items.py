@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 from annotated_types import MaxLen
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
-from api.schema.base import Body, OrAlso, at_most, wrong
-from api.schema.chat import Message
+from api.schema.base import Body, OrAlso, at_most
+from api.schema.chat import Message, refused_part
 from api.schema.rules import an_object, either
 from api.schema.tools import Arguments, CalledFunction, ToolCall
 
@@ -25,12 +25,8 @@ def _text(part: object, *, at: str) -> str:
             return text
         case {"type": "refusal", "refusal": str(text)}:
             return text
-        case {"type": "input_image"}:
-            raise wrong("the model is text-only, it cannot take images", at=at)
-        case {"type": str(kind)}:
-            raise wrong(f"parts of type {kind[:40]!r} are not supported", at=at)
         case _:
-            raise wrong("must be an object with a type", at=at)
+            raise refused_part(part, at=at)
 
 
 _PARTS = either(

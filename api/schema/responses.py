@@ -107,16 +107,20 @@ class ResponsesBody(Body):
     def wants_logprobs(self) -> bool:
         return "message.output_text.logprobs" in self.include or self.top_logprobs is not None
 
+    @property
+    def introduction(self) -> list[Message]:
+        """The instructions, as the message that a chat begins with."""
+        return [Message(role="system", content=self.instructions)] if self.instructions else []
+
     def as_chat(self, earlier: Iterable[Message] = ()) -> ChatBody:
         """The same as a chat, behind the messages of `earlier` responses.
 
         Raises:
             pydantic.ValidationError: it is none; see ChatBody.
         """
-        said = [Message(role="system", content=self.instructions)] if self.instructions else []
         return ResponsesChat(
             model=self.model,
-            messages=[*said, *earlier, *messages_of(self.input)],
+            messages=[*self.introduction, *earlier, *messages_of(self.input)],
             max_tokens=self.max_output_tokens,
             temperature=self.temperature,
             top_p=self.top_p,

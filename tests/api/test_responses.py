@@ -10,7 +10,6 @@ from anyio.to_thread import run_sync
 from openai.types.responses import Response, ResponseFailedEvent
 from quart import Quart
 
-from actors import messages as m
 from api.call import Call, current_call
 from api.exchange import ChoiceEvent, Cost, Ending
 from api.parsers.parts import CallArguments, CallClosed, CallOpened, Content, Part, Thinking
@@ -323,4 +322,6 @@ async def test_a_function_is_offered_to_the_model(fresh_codec: HfCodec, anyio_ba
     assert reply.json["tools"] == [
         {"type": "function", "name": "look", "description": None, "parameters": {"type": "object"}, "strict": True}
     ]
-    assert isinstance(desk.admitted[0], m.Request)
+    await call(app, "POST", ROUTE, HI)
+    offered, alone = (request.prompt_ids for request in desk.admitted)
+    assert len(offered) > len(alone)
