@@ -3,14 +3,24 @@
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, assert_never
 
 from actors import messages as m
 from actors.replies import ReplySink
 from runtime.engine import commands as c
 from runtime.engine.host import Beat
 from runtime.errors import ModelError
-from runtime.types import FinishReason, KvHandle, MemoryUsage, ModelFacts, RequestId, Sampling, SequenceId, TokenOutput
+from runtime.types import (
+    FinishReason,
+    KvHandle,
+    KvPiece,
+    MemoryUsage,
+    ModelFacts,
+    RequestId,
+    Sampling,
+    SequenceId,
+    TokenOutput,
+)
 
 M = TypeVar("M")
 
@@ -25,6 +35,8 @@ FACTS = ModelFacts(
     dtype="float32",
     weight_bytes=0,
     memory_bytes=1 << 30,
+    free_bytes=1 << 30,
+    padding_ratio=2.0,
 )
 
 
@@ -64,23 +76,25 @@ class FakeRow:
 @dataclass
 class FakeEngine:
     """Keeps the promises of `Engine` without MLX: a KV cache is the list of ids it holds, and the next token
-    a function of the history. It checks what the real one cannot: that every history is in the cache."""
+    a function of the history. It checks what the real one cannot: that every history is in the cache, and that what
+    is kept of a sequence are its own ids."""
 
     facts: ModelFacts = FACTS
     before: Callable[[c.Command], None] = lambda _command: None
     """Called with each command in the engine's thread: to raise, to wait, to look."""
     caches: dict[SequenceId, list[int]] = field(default_factory=dict)
-    stored: dict[KvHandle, list[int]] = field(default_factory=dict)
+    stored: dict[KvHandle, KvPiece] = field(default_factory=dict)
+    disk: dict[KvHandle, KvPiece] | None = None
+    """The pieces on disk, least recently used first. Give it to the next engine, and they outlive this one; without it,
+    LoadModel makes one where it names a folder."""
     rows: dict[SequenceId, FakeRow] = field(default_factory=dict)
     finished: dict[SequenceId, list[int]] = field(default_factory=dict)
 
     def execute(self, command: c.Command) -> c.Result:
         self.before(command)
         match command:
-            case c.LoadModel(path):
-                if path == "missing":
-                    raise ModelError("there is no model at missing")
-                return c.Loaded(self.facts)
+            case c.LoadModel():
+                return self._load(command)
             case c.Prefill(slices):
                 scored = [self._prefill(piece) for piece in slices]
                 tokens = sum(len(piece.token_ids) for piece in slices)
@@ -94,16 +108,79 @@ class FakeEngine:
                 for sequence_id in sequence_ids:
                     for place in (self.caches, self.rows, self.finished):
                         place.pop(sequence_id, None)
-            case c.StoreKv(sequence_id, handle):
-                self.stored[handle] = self.finished.pop(sequence_id)
-            case c.LoadKv(handle, sequence_id, tokens):
-                self.caches[sequence_id] = self.stored[handle][:tokens]
+            case c.StoreKv(sequence_id, pieces):
+                return c.Stored(sequence_id, self._store(self._held(sequence_id), pieces))
+            case c.LoadKv():
+                return self._load_kv(command)
             case c.DropKv(handles):
                 for handle in handles:
                     self.stored.pop(handle, None)
+            case c.ListKv():
+                return c.KvListed(tuple((piece, self._size(piece)) for piece in (self.disk or {}).values()))
+            case c.FetchKv(handles):
+                return c.Stored(None, self._fetch(handles))
+            case c.EraseKv(handles):
+                for handle in handles:
+                    (self.disk or {}).pop(handle, None)
+            case c.GiveBack():
+                pass
             case c.MemoryReport():
                 return c.MemoryReported(MemoryUsage(1, 2, 3, 4, 100, 0.5))
+            case _:
+                assert_never(command)
         return c.Done()
+
+    def _load(self, command: c.LoadModel) -> c.Loaded:
+        if command.path == "missing":
+            raise ModelError("there is no model at missing")
+        if command.cache_dir and self.disk is None:
+            self.disk = {}
+        return c.Loaded(self.facts)
+
+    def _held(self, sequence_id: SequenceId) -> list[int]:
+        """The ids whose keys and values there are of a sequence."""
+        if sequence_id in self.rows:
+            return self.rows[sequence_id].history[:-1]
+        return self.caches.get(sequence_id) or self.finished.get(sequence_id, [])
+
+    def _store(self, held: list[int], pieces: tuple[KvPiece, ...]) -> tuple[tuple[KvHandle, int], ...]:
+        for piece in pieces:
+            there = piece.stop <= len(held) if self.facts.trimmable else piece.stop == len(held)
+            if there and piece.handle not in self.stored:
+                assert tuple(held[piece.start : piece.stop]) == piece.token_ids, "these are not the sequence's ids"
+                self._keep(piece)
+        return self._sizes(piece.handle for piece in pieces)
+
+    def _keep(self, piece: KvPiece) -> None:
+        assert all(other.handle != piece.parent or other.stop == piece.start for other in self.stored.values())
+        self.stored[piece.handle] = piece
+        if self.disk is not None:
+            self.disk.setdefault(piece.handle, piece)
+
+    def _fetch(self, handles: tuple[KvHandle, ...]) -> tuple[tuple[KvHandle, int], ...]:
+        for handle in handles:
+            if self.disk and handle in self.disk:
+                self.stored[handle] = self.disk[handle] = self.disk.pop(handle)
+        return self._sizes(handles)
+
+    def _sizes(self, handles: Iterable[KvHandle]) -> tuple[tuple[KvHandle, int], ...]:
+        return tuple((handle, self._size(self.stored[handle])) for handle in handles if handle in self.stored)
+
+    def _size(self, piece: KvPiece) -> int:
+        return len(piece.token_ids) * self.facts.kv_bytes_per_token
+
+    def _load_kv(self, command: c.LoadKv) -> c.KvLoaded:
+        if any(handle not in self.stored for handle in command.handles):
+            return c.KvLoaded(command.sequence_id, 0)
+        held: list[int] = []
+        for handle in command.handles:
+            assert self.stored[handle].start == len(held), "the pieces do not follow each other"
+            held += self.stored[handle].token_ids
+        assert 0 < command.tokens <= len(held), "there is no such beginning"
+        assert self.facts.trimmable or command.tokens == len(held), "these caches cannot be cut"
+        assert command.sequence_id not in self.rows, "the sequence is running"
+        self.caches[command.sequence_id] = held[: command.tokens]
+        return c.KvLoaded(command.sequence_id, command.tokens)
 
     def _prefill(self, piece: c.PrefillSlice) -> c.ScoredSlice | None:
         cache = self.caches.setdefault(piece.sequence_id, [])
@@ -128,6 +205,7 @@ class FakeEngine:
         for sequence_id, row in list(self.rows.items()):
             tokens: list[TokenOutput] = []
             finish = None
+            kept = 0
             while finish is None and len(tokens) < steps:
                 tokens.append(self._produce(row))
                 row.history.append(tokens[-1].token_id)
@@ -140,7 +218,8 @@ class FakeEngine:
                 del self.rows[sequence_id]
                 if row.keep_kv:
                     self.finished[sequence_id] = row.history[:-1]
-            decoded.append(c.DecodedRow(sequence_id, tuple(tokens), finish))
+                    kept = len(row.history) - 1
+            decoded.append(c.DecodedRow(sequence_id, tuple(tokens), finish, kept))
         return c.Decoded(tuple(decoded), steps if decoded else 0, 0.001)
 
     def _produce(self, row: FakeRow) -> TokenOutput:
