@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from runtime.types import HitType, MemoryUsage, ModelFacts, PressureLevel, RequestId
+from runtime.types import CacheStrategy, HitType, MemoryUsage, ModelFacts, PressureLevel, RequestId
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,8 @@ class SchedulerSnapshot:
     usual_step_s: float | None
     """How long running streams wait for a token while no prompt comes in; None before it was measured."""
     decode_steps: int
+    preemptions: int
+    """How often a sequence had to go back in line because its KV bytes were needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +82,20 @@ class DecodeSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class CacheSnapshot:
+    strategy: CacheStrategy
+    """What was chosen: never `auto`."""
     budget_bytes: int
     leased_bytes: int
     stored_bytes: int
     leases: int
     entries: int
-    hits: int
-    lookups: int
+    pieces: int
+    """What the entries are made of; what they share counts once."""
+    hits: dict[HitType, int]
+    """Look-ups by what they found, misses among them."""
     evictions: int
+    disk_bytes: int
+    disk_entries: int
 
 
 @dataclass(frozen=True, slots=True)
