@@ -6,8 +6,11 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Self
+
+import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
 READY = re.compile(r"Troupe serves (\S+) at (http://\S+)/v1")
@@ -50,6 +53,16 @@ class ServerProcess:
             self.wait()
         finally:
             self.process.kill()
+
+    def engine(self) -> psutil.Process:
+        """The engine's process, once there is one that lives."""
+        end = time.monotonic() + 30
+        while time.monotonic() < end:
+            for child in psutil.Process(self.process.pid).children():
+                if child.status() != psutil.STATUS_ZOMBIE:
+                    return child
+            time.sleep(0.01)
+        raise AssertionError("there is no engine")
 
     def wait(self, timeout_s: float = 60) -> int:
         """The exit status, once the process has ended."""

@@ -8,7 +8,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
 from openai import OpenAI
 
@@ -45,20 +44,9 @@ def say(server: ServerProcess, prompt: str) -> tuple[str, int]:
     return text, tokens
 
 
-def engine_of(server: ServerProcess) -> psutil.Process:
-    """The engine's process, once there is one that lives."""
-    end = time.monotonic() + 30
-    while time.monotonic() < end:
-        for child in psutil.Process(server.process.pid).children():
-            if child.status() != psutil.STATUS_ZOMBIE:
-                return child
-        time.sleep(0.01)
-    raise AssertionError("there is no engine")
-
-
 def harm(server: ServerProcess, kind: signal.Signals) -> None:
     """Send a signal to the engine's process, and wait until it is gone."""
-    engine = engine_of(server)
+    engine = server.engine()
     engine.send_signal(kind)
     engine.wait(timeout=30)
 
@@ -103,7 +91,7 @@ def test_health_is_ready_only_while_a_token_can_be_produced(server: ServerProces
 
 def test_the_engine_ends_with_its_server_however_that_ends(tiny_model: Path) -> None:
     with ServerProcess(str(tiny_model)) as server:
-        engine = engine_of(server)
+        engine = server.engine()
         server.process.kill()
         engine.wait(timeout=10)
 
