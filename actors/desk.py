@@ -1,5 +1,6 @@
 """The front desk: all that the text floor sees of the house."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 from actors.messages import Request
@@ -24,6 +25,11 @@ class FrontDesk(Protocol):
 
     def cancel(self, request_id: RequestId, cause: CancelCause) -> None:
         """End a request early; one that has ended, or was never let in, is ignored."""
+        ...
+
+    def clear_cache(self, cleared: Callable[[], None]) -> None:
+        """Let go of all kept prefixes, in memory and on disk. `cleared` is called once they are gone, and may
+        never be if the engine room closes meanwhile."""
         ...
 
     def snapshot(self) -> HouseSnapshot:

@@ -97,6 +97,7 @@ def _order(context: ApiContext, question: Question) -> Order:
         stops=body.stop,
         report_every=context.settings.stream_interval if body.stream else whole_every,
         reading=question.reading,
+        cache_salt=body.cache_salt or "",
         score_prompt=question.score_prompt,
     )
 

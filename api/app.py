@@ -3,6 +3,7 @@
 from quart import Quart
 
 from api.auth import keep_door
+from api.cache import cache_routes
 from api.call import CallKeeper, note_route
 from api.chat import chat_routes
 from api.completions import completion_routes
@@ -38,7 +39,7 @@ def create_app(context: ApiContext, *, app_class: type[Quart] = Quart) -> Quart:
     questions = Questions(context)
     for dialect in (chat_routes, response_routes, messages_routes):
         app.register_blueprint(dialect(context, questions))
-    for routes in (completion_routes, model_routes, operation_routes):
+    for routes in (completion_routes, model_routes, operation_routes, cache_routes):
         app.register_blueprint(routes(context))
     app.register_blueprint(openapi_routes(settings))
     app.register_error_handler(Exception, respond)

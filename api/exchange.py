@@ -37,6 +37,8 @@ class Order:
     report_every: int
     """How many tokens to wait for before there is news of a choice."""
     reading: Reading = PLAIN
+    cache_salt: str = ""
+    """See Request."""
     score_prompt: int | None = None
     """See Request."""
 
@@ -176,6 +178,7 @@ class Exchange:
             deadline=deadline,
             sink=self._replies.sink(choice.request_id),
             report_every=self.order.report_every,
+            cache_salt=self.order.cache_salt,
             score_prompt=self.order.score_prompt,
         )
 

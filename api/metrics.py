@@ -15,7 +15,7 @@ from actors.snapshots import AdmitterSnapshot, CacheSnapshot, HouseSnapshot, Roo
 from api.call import Call
 from api.context import ApiContext
 from runtime import __version__
-from runtime.types import MemoryUsage, ModelFacts, PressureLevel
+from runtime.types import HitType, MemoryUsage, ModelFacts, PressureLevel
 
 METHODS = frozenset({"GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH"})
 DURATIONS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
@@ -132,6 +132,7 @@ def _scheduler(scheduler: SchedulerSnapshot) -> Iterator[Metric]:
     }
     yield _labelled(GaugeMetricFamily, "scheduler_sequences", "Sequences, by phase", "phase", phases)
     yield _counter("scheduler_prefill_turns", "Turns of the engine given to prompts", scheduler.prefill_turns)
+    yield _counter("scheduler_preemptions", "Sequences put back in line for their memory", scheduler.preemptions)
     yield _counter("scheduler_decode_steps", "Steps of the running batch", scheduler.decode_steps)
     yield _gauge("scheduler_prefill_budget_tokens", "The largest prefill turn beside streams", scheduler.prefill_budget)
     if scheduler.usual_step_s is not None:
@@ -139,13 +140,18 @@ def _scheduler(scheduler: SchedulerSnapshot) -> Iterator[Metric]:
 
 
 def _cache(cache: CacheSnapshot) -> Iterator[Metric]:
+    yield _info("cache", "How prefixes are kept", {"strategy": cache.strategy})
     yield _gauge("cache_budget_bytes", "Memory that KV caches may take", cache.budget_bytes)
     yield _gauge("cache_leased_bytes", "Set aside for running sequences", cache.leased_bytes)
     yield _gauge("cache_stored_bytes", "Taken by kept prefixes", cache.stored_bytes)
     yield _gauge("cache_leases", "Running sequences with a lease", cache.leases)
     yield _gauge("cache_entries", "Kept prefixes", cache.entries)
-    yield _counter("cache_lookups", "Prompts looked up", cache.lookups)
-    yield _counter("cache_hits", "Prompts of which a prefix was kept", cache.hits)
+    yield _gauge("cache_pieces", "What they are made of; what they share counts once", cache.pieces)
+    yield _gauge("cache_disk_bytes", "Taken by prefixes on disk", cache.disk_bytes)
+    yield _gauge("cache_disk_entries", "Prefixes on disk", cache.disk_entries)
+    yield _counter("cache_lookups", "Prompts looked up", sum(cache.hits.values()))
+    hits = {each.value: cache.hits.get(each, 0) for each in HitType if each is not HitType.MISS}
+    yield _labelled(CounterMetricFamily, "cache_hits", "Prompts of which something was kept, by type", "type", hits)
     yield _counter("cache_evictions", "Prefixes let go", cache.evictions)
 
 

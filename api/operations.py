@@ -6,6 +6,7 @@ import anyio
 import orjson
 from quart import Blueprint, Response, current_app, request
 
+from actors.snapshots import HouseSnapshot
 from api import sse
 from api.capabilities import capabilities
 from api.context import ApiContext
@@ -29,7 +30,7 @@ def operation_routes(context: ApiContext) -> Blueprint:
 
     @routes.get("/v1/status")
     async def show_status() -> Response:
-        return _json(status(desk.snapshot(), context.model_id))
+        return _json(status(desk.snapshot(), context.settings, context.model_id))
 
     @routes.get("/v1/queue/stats")
     async def show_queue() -> Response:
@@ -46,7 +47,7 @@ def operation_routes(context: ApiContext) -> Blueprint:
             _interval_s(request.args.get("interval", "1")),
         )
         if not stream or request.method == "HEAD":
-            return _json(desk.snapshot())
+            return _json(_fragment(desk.snapshot()))
         return sse.stream(_snapshots(context, interval_s))
 
     return routes
@@ -74,10 +75,15 @@ async def _snapshots(context: ApiContext, interval_s: float) -> AsyncGenerator[b
     """A snapshot every `interval_s`, until the house drains: a watcher must not keep the server from closing."""
     while True:
         house = context.desk.snapshot()
-        yield sse.frame(house)
+        yield sse.frame(_fragment(house))
         if health(house) == "draining":
             return
         await anyio.sleep(interval_s)
+
+
+def _fragment(house: HouseSnapshot) -> orjson.Fragment:
+    """The snapshot in JSON; some of its dicts have words of an enum for keys, which orjson only writes when told to."""
+    return orjson.Fragment(orjson.dumps(house, option=orjson.OPT_NON_STR_KEYS))
 
 
 def _json(body: object, code: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -51,7 +51,7 @@ class Route:
 
     @property
     def generates(self) -> bool:
-        return 504 in self.errors
+        return self.body is not None and 504 in self.errors
 
     @property
     def envelope(self) -> type:
@@ -132,6 +132,14 @@ ROUTES = (
     ),
     Route(method="get", path="/v1/capabilities", summary="What can be asked for", reply=Capabilities, errors=(503,)),
     Route(method="get", path="/v1/status", summary="Totals, and every open request", reply=r.Status),
+    Route(method="get", path="/v1/cache", summary="What the prefix cache keeps", reply=r.Cache),
+    Route(
+        method="delete",
+        path="/v1/cache",
+        summary="Let go of all kept prefixes, in memory and on disk",
+        reply=r.Cleared,
+        errors=(503, 504),
+    ),
     Route(method="get", path="/v1/queue/stats", summary="How long the line is", reply=r.QueueStats),
     Route(
         method="get",

@@ -1,8 +1,15 @@
 """GET /health, /v1/status and /v1/queue/stats in the words that users of other servers know, out of a snapshot."""
 
-from actors.snapshots import DecodingSequence, HouseSnapshot, PrefillingSequence, RoomState
+from actors.snapshots import (
+    CacheSnapshot,
+    DecodingSequence,
+    HouseSnapshot,
+    MonitorSnapshot,
+    PrefillingSequence,
+    RoomState,
+)
 from runtime.settings import Settings
-from runtime.types import MemoryUsage, RequestId
+from runtime.types import HitType, MemoryUsage, RequestId
 
 Json = dict[str, object]
 
@@ -29,9 +36,10 @@ def queue_stats(house: HouseSnapshot, settings: Settings) -> Json:
     }
 
 
-def status(house: HouseSnapshot, model_id: str) -> Json:
+def status(house: HouseSnapshot, settings: Settings, model_id: str) -> Json:
     """Gigabytes are 10^9 bytes; megabytes are 2^20, as in --cache-memory-mb. `runtime` counts open requests,
-    the waiting ones among them; what nobody measured yet is null."""
+    the waiting ones among them; preemptions are those of this life of the engine room; what nobody measured yet is
+    null."""
     admitter, running = house.admitter, _on_stage(house)
     open_requests = admitter.open_requests if admitter else ()
     return {
@@ -41,11 +49,13 @@ def status(house: HouseSnapshot, model_id: str) -> Json:
         "steps_executed": house.steps_executed,
         "num_running": running,
         "num_waiting": len(open_requests) - running,
+        "num_preemptions": house.scheduler.preemptions if house.scheduler else 0,
         "total_requests_processed": admitter.requests_closed if admitter else 0,
         "total_prompt_tokens": admitter.prompt_tokens if admitter else 0,
         "total_completion_tokens": admitter.completion_tokens if admitter else 0,
-        "metal": _memory(house.monitor.usage if house.monitor else None),
-        "cache": _cache(house),
+        "metal": _metal(house.monitor.usage if house.monitor else None),
+        "memory": _memory(house.monitor),
+        "cache": cache(house, settings),
         "runtime": {
             "active_concurrency": len(open_requests),
             "peak_concurrency": admitter.peak_open if admitter else 0,
@@ -54,11 +64,29 @@ def status(house: HouseSnapshot, model_id: str) -> Json:
     }
 
 
+def cache(house: HouseSnapshot, settings: Settings) -> Json:
+    """What is kept, and what has come of it in this life of the engine room. `type` is the strategy that was chosen,
+    before that the one that was asked for; `hits` counts look-ups, misses among them."""
+    kept = house.cache or CacheSnapshot(settings.strategy, 0, 0, 0, 0, 0, 0, {}, 0, 0, 0)
+    hits = {each.value: kept.hits.get(each, 0) for each in HitType}
+    lookups = sum(hits.values())
+    return {
+        "type": kept.strategy.value,
+        "entries": kept.entries,
+        "hit_rate": 1 - hits[HitType.MISS] / lookups if lookups else 0.0,
+        "memory_mb": kept.stored_bytes / 2**20,
+        "disk_entries": kept.disk_entries,
+        "disk_mb": kept.disk_bytes / 2**20,
+        "hits": hits,
+        "evictions": kept.evictions,
+    }
+
+
 def _on_stage(house: HouseSnapshot) -> int:
     return len(house.scheduler.prefilling) + len(house.scheduler.decoding) if house.scheduler else 0
 
 
-def _memory(usage: MemoryUsage | None) -> Json:
+def _metal(usage: MemoryUsage | None) -> Json:
     """`metal` is the name that users know; on other devices it is their memory."""
     return {
         "active_memory_gb": usage.active_bytes / 1e9 if usage else None,
@@ -67,13 +95,13 @@ def _memory(usage: MemoryUsage | None) -> Json:
     }
 
 
-def _cache(house: HouseSnapshot) -> Json:
-    cache = house.cache
+def _memory(monitor: MonitorSnapshot | None) -> Json:
+    """How near the machine is to its memory's end, and what of it the engine takes."""
+    usage = monitor.usage if monitor else None
     return {
-        "type": "memory-aware",
-        "entries": cache.entries if cache else 0,
-        "hit_rate": cache.hits / cache.lookups if cache and cache.lookups else 0.0,
-        "memory_mb": cache.stored_bytes / 2**20 if cache else 0.0,
+        "pressure": monitor.level.value if monitor else None,
+        "engine_resident_gb": usage.resident_bytes / 1e9 if usage else None,
+        "system_used_percent": usage.system_used_fraction * 100 if usage else None,
     }
 
 

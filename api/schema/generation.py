@@ -12,6 +12,7 @@ from api.schema.rules import Rules, either, lacks, says
 StopString = Annotated[str, MinLen(1), MaxLen(1024)]
 Bias = Annotated[float, Ge(-100), Le(100)]
 Penalty = Annotated[float, Ge(-2), Le(2)]
+CacheSalt = Annotated[str, MinLen(1), MaxLen(256)]
 
 
 def _as_list(value: object) -> object:
@@ -79,6 +80,8 @@ class GenerationBody(Body):
     user: str | None = None
     metadata: object = None
     store: bool | None = None
+    cache_salt: CacheSalt | None = None
+    """A kept prefix serves requests of the same salt only; those without one share theirs."""
 
     @model_validator(mode="after")
     def _options_need_a_stream(self) -> "GenerationBody":

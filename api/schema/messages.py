@@ -12,7 +12,7 @@ from pydantic.json_schema import JsonSchemaValue
 
 from api.schema.base import Body, at_most, wrong
 from api.schema.chat import ChatBody
-from api.schema.generation import StopString
+from api.schema.generation import CacheSalt, StopString
 from api.schema.message_blocks import TextBlocks, paragraphs
 from api.schema.message_options import Choice, OutputConfig, OutputFormat, ThinkingConfig, Tools
 from api.schema.message_turns import InputMessage, chat_messages, check_results, introduction, turns_of
@@ -53,6 +53,8 @@ class CountBody(Body):
     metadata: object = None
     service_tier: Literal["auto", "standard_only"] | None = None
     cache_control: object = None
+    cache_salt: CacheSalt | None = None
+    """Not Anthropic's: see GenerationBody."""
     context_management: object = None
     diagnostics: object = None
     inference_geo: str | None = None
@@ -141,6 +143,7 @@ class CountBody(Body):
             response_format=self._format.as_response_format if self._format else None,
             chat_template_kwargs=self.thinking.template_kwargs,
             reasoning_effort=self.output_config.effort,
+            cache_salt=self.cache_salt,
         )
 
 

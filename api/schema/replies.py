@@ -241,11 +241,45 @@ class Metal(TypedDict):
     cache_memory_gb: float | None
 
 
+class Memory(TypedDict):
+    pressure: Literal["normal", "warn", "limit"] | None
+    engine_resident_gb: float | None
+    system_used_percent: float | None
+
+
+class Hits(TypedDict):
+    """Prompts that were looked up, by what was found."""
+
+    exact: int
+    prefix: int
+    supersequence: int
+    lcp: int
+    miss: int
+
+
 class Cache(TypedDict):
-    type: str
+    """What is kept of prompts and replies; counted since the engine was started."""
+
+    type: Literal["auto", "memory-aware", "paged", "legacy"]
+    """The strategy; `auto` until the model is loaded."""
     entries: int
     hit_rate: float
     memory_mb: float
+    disk_entries: int
+    disk_mb: float
+    hits: Hits
+    evictions: int
+
+
+class Cleared(TypedDict):
+    """What is there once all has been let go: nothing, unless something has been kept since."""
+
+    object: Literal["cache"]
+    cleared: Literal[True]
+    entries: int
+    memory_mb: float
+    disk_entries: int
+    disk_mb: float
 
 
 class Runtime(TypedDict):
@@ -274,10 +308,13 @@ class Status(TypedDict):
     steps_executed: int
     num_running: int
     num_waiting: int
+    num_preemptions: int
+    """How often a sequence had to go back in line because its memory was needed."""
     total_requests_processed: int
     total_prompt_tokens: int
     total_completion_tokens: int
     metal: Metal
+    memory: Memory
     cache: Cache
     runtime: Runtime
     requests: list[OpenRequest]

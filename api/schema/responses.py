@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from api.schema.base import Body, Off, OrAlso, at_most, wrong
 from api.schema.chat import CHOOSES_FREELY, ChatBody, JsonSchema, Message, ResponseFormat
-from api.schema.generation import StreamOptions
+from api.schema.generation import CacheSalt, StreamOptions
 from api.schema.response_items import Item, messages_of
 from api.schema.response_tools import ResponseTool, ResponseToolChoice, ResponseTools
 from api.schema.rules import Rules, all_of, either, has, lacks, says
@@ -101,6 +101,8 @@ class ResponsesBody(Body):
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
     safety_identifier: str | None = None
+    cache_salt: CacheSalt | None = None
+    """Not OpenAI's: see GenerationBody."""
     chat_template_kwargs: dict[str, object] = Field(default_factory=dict)
 
     @property
@@ -133,6 +135,7 @@ class ResponsesBody(Body):
             reasoning_effort=self.reasoning.effort,
             chat_template_kwargs=self.chat_template_kwargs,
             stream=self.stream,
+            cache_salt=self.cache_salt,
         )
 
 

@@ -32,6 +32,7 @@ from api.server import http_config
 from api.text.codec import HfCodec
 from runtime.settings import Settings
 from runtime.types import (
+    CacheStrategy,
     CancelCause,
     FinishReason,
     HitType,
@@ -123,6 +124,8 @@ class FakeDesk:
     house: HouseSnapshot | None = None
     admitted: list[m.Request] = field(default_factory=list)
     cancelled: list[tuple[RequestId, CancelCause]] = field(default_factory=list)
+    clearings: list[Callable[[], None]] = field(default_factory=list)
+    """Whom to tell that the cache is cleared: a test does."""
     changed: anyio.Event = field(default_factory=anyio.Event)
 
     def now(self) -> float:
@@ -164,6 +167,10 @@ class FakeDesk:
                 request.sink.last_word(m.Cancelled(request_id, cause, usage))
         self._announce()
 
+    def clear_cache(self, cleared: Callable[[], None]) -> None:
+        self.clearings.append(cleared)
+        self._announce()
+
     def snapshot(self) -> HouseSnapshot:
         return self.house or snapshot()
 
@@ -172,7 +179,7 @@ class FakeDesk:
         self.changed = anyio.Event()
 
     async def until(self, condition: Callable[["FakeDesk"], object]) -> None:
-        """Wait until requests and cancellations are such that `condition` holds."""
+        """Wait until requests, cancellations and clearings are such that `condition` holds."""
         with anyio.fail_after(10):
             while not condition(self):
                 await self.changed.wait()
@@ -180,6 +187,29 @@ class FakeDesk:
     @property
     def causes(self) -> list[CancelCause]:
         return [cause for _, cause in self.cancelled]
+
+
+MEMORY = MemoryUsage(
+    active_bytes=2 * 10**9,
+    peak_bytes=3 * 10**9,
+    cache_bytes=10**9,
+    resident_bytes=4 * 10**9,
+    system_total_bytes=16 * 10**9,
+    system_used_fraction=0.5,
+)
+CACHE = CacheSnapshot(
+    strategy=CacheStrategy.PAGED,
+    budget_bytes=1 << 30,
+    leased_bytes=1 << 20,
+    stored_bytes=3 << 20,
+    leases=2,
+    entries=4,
+    pieces=9,
+    hits={HitType.EXACT: 2, HitType.LCP: 1, HitType.MISS: 9},
+    evictions=5,
+    disk_bytes=6 << 20,
+    disk_entries=7,
+)
 
 
 def snapshot(room: RoomState = RoomState.READY, *, draining: bool = False) -> HouseSnapshot:
@@ -193,11 +223,11 @@ def snapshot(room: RoomState = RoomState.READY, *, draining: bool = False) -> Ho
         facts=API_FACTS,
         mailboxes={"scheduler": MailboxSnapshot(depth=0, capacity=10, handled=7)},
         admitter=AdmitterSnapshot((a, b, c), 132, draining, PressureLevel.NORMAL, 9, 100, 50, 6, 1),
-        scheduler=SchedulerSnapshot((a,), (b,), (c,), ("decode",), 3, 32, None, 40),
+        scheduler=SchedulerSnapshot((a,), (b,), (c,), ("decode",), 3, 32, None, 40, 2),
         prefill=PrefillSnapshot((PrefillingSequence(b, 25, 100, 10, HitType.PREFIX, 64),)),
         decode=DecodeSnapshot((DecodingSequence(c, 16, 64, 0, 0, HitType.MISS, 0.25, 12.5),)),
-        cache=CacheSnapshot(1 << 30, 1 << 20, 3 << 20, 2, 4, 3, 12, 0),
-        monitor=MonitorSnapshot(PressureLevel.NORMAL, MemoryUsage(2 * 10**9, 3 * 10**9, 10**9, 4, 5, 0.5)),
+        cache=CACHE,
+        monitor=MonitorSnapshot(PressureLevel.NORMAL, MEMORY),
         steps_executed=40,
     )
 

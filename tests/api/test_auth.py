@@ -38,6 +38,8 @@ async def test_a_missing_or_wrong_key_is_a_401_on_every_route(
         ("POST", "/v1/completions"),
         ("GET", "/v1/models"),
         ("GET", "/v1/status"),
+        ("GET", "/v1/cache"),
+        ("DELETE", "/v1/cache"),
         ("GET", "/v1/actors"),
         ("GET", "/v1/nowhere"),
         ("OPTIONS", "/v1/models"),

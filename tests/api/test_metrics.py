@@ -48,6 +48,7 @@ async def test_the_numbers_are_those_of_status(measured: Quart) -> None:
     samples = await scrape(measured)
     status = (await call(measured, "GET", "/v1/status")).json
     cache = cast("dict[str, float]", status["cache"])
+    found = cast("dict[str, dict[str, float]]", status["cache"])["hits"]
     metal = cast("dict[str, float]", status["metal"])
     runtime = cast("dict[str, float]", status["runtime"])
     phases = [value(samples, "scheduler_sequences", phase=phase) for phase in ("queued", "prefill", "generation")]
@@ -61,7 +62,20 @@ async def test_the_numbers_are_those_of_status(measured: Quart) -> None:
     assert value(samples, "server_requests_open_peak") == runtime["peak_concurrency"]
     assert value(samples, "cache_entries") == cache["entries"]
     assert value(samples, "cache_stored_bytes") == cache["memory_mb"] * 2**20
-    assert value(samples, "cache_hits_total") / value(samples, "cache_lookups_total") == cache["hit_rate"]
+    assert value(samples, "cache_info", strategy=str(cache["type"])) == 1
+    assert value(samples, "cache_disk_entries") == cache["disk_entries"]
+    assert value(samples, "cache_disk_bytes") == cache["disk_mb"] * 2**20
+    assert value(samples, "cache_evictions_total") == cache["evictions"]
+    assert value(samples, "cache_pieces") == 9
+    hits = {kind: value(samples, "cache_hits_total", type=kind) for kind in ("exact", "prefix", "supersequence", "lcp")}
+    lookups = value(samples, "cache_lookups_total")
+    assert hits | {"miss": lookups - sum(hits.values())} == found
+    assert sum(hits.values()) / lookups == cache["hit_rate"]
+    assert value(samples, "scheduler_preemptions_total") == status["num_preemptions"] == 2
+    memory = cast("dict[str, float]", status["memory"])
+    assert value(samples, "engine_memory_pressure", state=str(memory["pressure"])) == 1
+    assert value(samples, "engine_memory_resident_bytes") == memory["engine_resident_gb"] * 1e9
+    assert value(samples, "engine_system_memory_used_ratio") == memory["system_used_percent"] / 100
     for kind in ("active", "peak", "cache"):
         assert value(samples, f"engine_memory_{kind}_bytes") == metal[f"{kind}_memory_gb"] * 1e9
 

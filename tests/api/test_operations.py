@@ -37,6 +37,7 @@ async def test_health_is_good_only_if_the_next_request_would_be_served(
 async def test_status_tells_what_runs_what_waits_and_what_it_costs(app: Quart) -> None:
     body = (await call(app, "GET", "/v1/status")).json
     requests = cast("list[dict[str, object]]", body.pop("requests"))
+    assert body.pop("cache") == (await call(app, "GET", "/v1/cache")).json
     assert body == {
         "status": "running",
         "model": "tiny/llama",
@@ -44,11 +45,12 @@ async def test_status_tells_what_runs_what_waits_and_what_it_costs(app: Quart) -
         "steps_executed": 40,
         "num_running": 2,
         "num_waiting": 1,
+        "num_preemptions": 2,
         "total_requests_processed": 9,
         "total_prompt_tokens": 100,
         "total_completion_tokens": 50,
         "metal": {"active_memory_gb": 2.0, "peak_memory_gb": 3.0, "cache_memory_gb": 1.0},
-        "cache": {"type": "memory-aware", "entries": 4, "hit_rate": 0.25, "memory_mb": 3.0},
+        "memory": {"pressure": "normal", "engine_resident_gb": 4.0, "system_used_percent": 50.0},
         "runtime": {"active_concurrency": 3, "peak_concurrency": 6},
     }
     waiting, prefilling, decoding = requests
@@ -92,12 +94,15 @@ async def test_status_of_a_closed_engine_room_has_everybody_waiting(
     assert (body["status"], body["num_running"], body["num_waiting"]) == (status, 0, 3)
     assert [each["phase"] for each in cast("list[dict[str, object]]", body["requests"])] == ["queued"] * 3
     assert cast("dict[str, object]", body["metal"])["active_memory_gb"] is None
+    assert set(cast("dict[str, object]", body["memory"]).values()) == {None}
+    assert body["num_preemptions"] == 0
 
 
 async def test_actors_are_the_whole_snapshot(app: Quart) -> None:
     body = (await call(app, "GET", "/v1/actors")).json
-    assert body == orjson.loads(orjson.dumps(snapshot()))
+    assert body == orjson.loads(orjson.dumps(snapshot(), option=orjson.OPT_NON_STR_KEYS))
     assert cast("dict[str, object]", body["admitter"])["open_requests"] == ["a", "b", "c"]
+    assert cast("dict[str, object]", body["cache"])["hits"] == {"exact": 2, "lcp": 1, "miss": 9}
 
 
 async def test_actors_streamed_go_on_until_the_house_drains(app: Quart, desk: FakeDesk) -> None:

@@ -1,0 +1,47 @@
+"""GET and DELETE /v1/cache: what is kept of prompts, and a way to be rid of it."""
+
+import anyio
+from quart import Blueprint
+
+from api.context import ApiContext
+from api.errors import ApiError
+from api.status import Json, cache
+
+SIZES = ("entries", "memory_mb", "disk_entries", "disk_mb")
+"""What of the cache is told once it is cleared."""
+
+
+def cache_routes(context: ApiContext) -> Blueprint:
+    """The prefix cache."""
+    routes = Blueprint("cache", __name__)
+
+    def shown() -> Json:
+        return cache(context.desk.snapshot(), context.settings)
+
+    @routes.get("/v1/cache")
+    async def show() -> Json:
+        return shown()
+
+    @routes.delete("/v1/cache")
+    async def clear() -> Json:
+        await _clear(context)
+        kept = shown()
+        return {"object": "cache", "cleared": True} | {name: kept[name] for name in SIZES}
+
+    return routes
+
+
+async def _clear(context: ApiContext) -> None:
+    """Return once nothing is left of what was kept when the call came.
+
+    Raises:
+        ApiError: 503, the engine room is closed, so what lies on disk cannot be reached; 504, it took too long.
+    """
+    if context.desk.snapshot().cache is None:
+        raise ApiError(503, "The engine is starting; try again soon.", code="loading", headers={"Retry-After": "1"})
+    cleared = anyio.Event()
+    context.desk.clear_cache(cleared.set)
+    with anyio.move_on_after(context.settings.timeout):
+        await cleared.wait()
+        return
+    raise ApiError(504, f"The cache was not cleared within {context.settings.timeout:g} seconds.", code="deadline")
