@@ -1,134 +1,251 @@
-"""CacheManager: KV bytes on lease, and the index of kept prefixes. Handles and sizes, never arrays."""
+"""CacheManager: KV bytes on lease, and what is kept of ended sequences. Names and sizes, never arrays."""
 
-from collections import OrderedDict
+from collections import Counter
+from dataclasses import dataclass
 from typing import assert_never
 
 from actors import messages as m
 from actors.base import Actor, Ref
-from actors.policies.prefix import common_prefix, hit_type, usable_tokens
+from actors.policies.budget import KvBudget
+from actors.policies.leases import leased_tokens
+from actors.policies.pieces import root_of
+from actors.policies.prefix_cache import WORTH_TOKENS, Freed, Hit, PrefixCache
+from actors.policies.pressure import share_kept
+from actors.policies.tier import Entry
 from actors.snapshots import CacheSnapshot
-from runtime.engine.commands import DropKv
+from runtime.engine.commands import DropKv, EraseKv, FetchKv, Forget, GiveBack, KvListed, LoadKv, Stored, StoreKv
 from runtime.engine.host import Deliver, EngineRef
-from runtime.types import HitType, KvHandle, PressureLevel, RequestId
+from runtime.types import HitType, KvHandle, KvPiece, ModelFacts, PressureLevel, RequestId, SequenceId
 
-MOST_KEPT = 256
-"""Kept prefixes, however short: each holds two buffers a layer, and Metal counts buffers (499,000 at most)."""
+
+@dataclass(slots=True)
+class Lease:
+    """What one running sequence takes, and how it began."""
+
+    request: m.Request
+    sequence_id: SequenceId
+    history: tuple[int, ...]
+    root: KvHandle
+    tokens: int
+    """How many it holds, as far as room goes."""
+    cached_tokens: int = 0
+    hit_type: HitType = HitType.MISS
+    pieces: tuple[KvPiece, ...] = ()
+    """The chain that its checkpoints make, with what it began with."""
+    prefilling: bool = False
+    """There are checkpoints that have not been reached."""
 
 
 class CacheManager(Actor[m.CacheWord]):
-    """Sets KV bytes aside for every sequence that runs, and keeps those of ended ones, least recently used
-    out first, as long as nobody needs the room."""
+    """Sets KV bytes aside for every sequence that runs, keeps those of ended ones as long as nobody needs the room,
+    and starts sequences with what is kept. Alone decides what the engine stores, loads, drops and forgets."""
 
     def __init__(
         self,
         *,
         engine: EngineRef,
         reply: Deliver,
-        scheduler: Ref[m.KvLeased | m.KvRefused],
-        bytes_per_token: int,
-        budget_bytes: int,
-        keep_bytes: int,
+        scheduler: Ref[m.KvLeased | m.KvRefused | m.KvOverdrawn],
+        prefill_worker: Ref[m.PrefixFound],
+        facts: ModelFacts,
+        budget: KvBudget,
+        prefixes: PrefixCache,
+        listing: bool = False,
     ) -> None:
         self._engine = engine
         self._reply = reply
         self._scheduler = scheduler
-        self._bytes_per_token = bytes_per_token
-        self._budget_bytes = budget_bytes
-        """For leases and kept prefixes together."""
-        self._keep_bytes = keep_bytes
-        """For kept prefixes alone."""
-        self._leases: dict[RequestId, tuple[int, KvHandle | None]] = {}
-        """The most tokens the sequence can come to hold, and the kept prefix it started from."""
-        self._kept: OrderedDict[KvHandle, tuple[int, ...]] = OrderedDict()
-        """Token ids by handle, least recently used first."""
-        self._kept_tokens = 0
-        self._hits = self._lookups = self._evictions = 0
+        self._prefill_worker = prefill_worker
+        self._facts = facts
+        self._budget = budget
+        self._prefixes = prefixes
+        self._listing = listing
+        """The engine has yet to say what an earlier life left on disk; nobody is served before."""
+        self._pressure = PressureLevel.NORMAL
+        self._leases: dict[RequestId, Lease] = {}
+        self._unanswered: Lease | None = None
+        """It waits for what it is to begin with; the Scheduler never asks for two at once."""
+        self._fetching: Entry | None = None
+        self._overdrawn = False
+        """The Scheduler was told, and nobody has left since."""
+        self._hits: Counter[HitType] = Counter()
 
     def receive(self, message: m.CacheWord) -> None:
         match message:
             case m.LeaseKv():
                 self._lease(message)
-            case m.ReleaseKv(request_id, kept):
-                self._leases.pop(request_id, None)
-                if kept:
-                    self._keep(kept)
+            case m.KvGrew(request_id, tokens):
+                if lease := self._leases.get(request_id):
+                    lease.tokens = tokens
+            case m.PrefixTaken(request_id, hit_type):
+                self._retake(request_id, hit_type)
+            case m.ReleaseKv():
+                self._release(message)
+            case m.ClearCache(cleared):
+                self._let_go(self._prefixes.clear())
+                self._engine.submit(GiveBack(), lambda _result, _at: cleared())
             case m.PressureChanged(level):
-                if level is not PressureLevel.NORMAL:
-                    self._evict_to(0)
+                self._pressed(level)
+            case m.EngineReplied(Stored() as stored):
+                self._stored(stored)
+            case m.EngineReplied(KvListed(pieces)):
+                self._listing = False
+                self._let_go(self._prefixes.listed(pieces))
             case m.EngineReplied():
                 pass
             case _:
                 assert_never(message)
+        if self._unanswered:
+            self._begin(self._unanswered)
+        self._let_go(self._prefixes.shrink(self._bytes_to_keep()))
+        self._tell_if_overdrawn()
+
+    # --- leases ---
 
     def _lease(self, wish: m.LeaseKv) -> None:
-        handle, shared = self._longest(wish.history)
-        self._leases[wish.request_id] = (wish.total_tokens, handle)
-        self._evict_to(self._budget_bytes - self._leased_bytes())
-        if self._leased_bytes() + self._stored_bytes() > self._budget_bytes and len(self._leases) > 1:
-            del self._leases[wish.request_id]
-            self._scheduler.tell(m.KvRefused(wish.request_id))
-            return
-        self._grant(wish, handle, shared)
+        request = wish.request
+        lease = Lease(request, wish.sequence_id, wish.history, root_of(request.cache_salt), len(wish.history) + 1)
+        self._leases[request.request_id] = lease
+        if self._leased_bytes() > self._budget.total_bytes and len(self._leases) > 1:
+            del self._leases[request.request_id]
+            self._scheduler.tell(m.KvRefused(request.request_id))
+        else:
+            self._unanswered = lease
 
-    def _grant(self, wish: m.LeaseKv, handle: KvHandle | None, shared: int) -> None:
-        self._lookups += bool(wish.history)
-        usable = usable_tokens(wish.history, shared)
-        if handle is None or usable == 0:
-            self._scheduler.tell(m.KvLeased(wish.request_id, 0, HitType.MISS, None))
-            return
-        self._hits += 1
-        self._kept.move_to_end(handle)
-        hit = hit_type(wish.history, self._kept[handle], shared)
-        self._scheduler.tell(m.KvLeased(wish.request_id, usable, hit, handle))
-
-    def _longest(self, history: tuple[int, ...]) -> tuple[KvHandle | None, int]:
-        best: tuple[KvHandle | None, int] = (None, 0)
-        for handle, kept in self._kept.items():
-            shared = common_prefix(history, kept)
-            if shared > best[1]:
-                best = (handle, shared)
-        return best
-
-    def _keep(self, kept: m.StoredKv) -> None:
-        for handle, token_ids in list(self._kept.items()):
-            if token_ids == kept.token_ids[: len(token_ids)] and not self._pinned(handle):
-                self._drop(handle)
-        self._kept[kept.handle] = kept.token_ids
-        self._kept_tokens += len(kept.token_ids)
-        self._evict_to(min(self._keep_bytes, self._budget_bytes - self._leased_bytes()))
-
-    def _evict_to(self, allowed_bytes: int) -> None:
-        for handle in list(self._kept):
-            if self._stored_bytes() <= allowed_bytes and len(self._kept) <= MOST_KEPT:
+    def _begin(self, lease: Lease) -> None:
+        """Answer a lease, if what it begins with is at hand."""
+        hit = None
+        if not lease.request.to_score and self._budget.keep_bytes:
+            if self._listing or self._fetching:
                 return
-            if not self._pinned(handle):
-                self._evictions += 1
-                self._drop(handle)
+            hit = self._prefixes.find(lease.root, lease.history)
+            if entry := self._prefixes.on_disk(lease.root, lease.history, hit):
+                self._fetch(entry)
+                return
+            if hit and self._prefixes.is_coming(hit.handles):
+                return
+            self._hits[hit.hit_type if hit else HitType.MISS] += 1
+        self._unanswered = None
+        self._grant(lease, hit)
 
-    def _pinned(self, handle: KvHandle) -> bool:
-        """A prefix somebody leased stays: the engine may not have copied it yet."""
-        return any(handle == leased for _, leased in self._leases.values())
+    def _grant(self, lease: Lease, hit: Hit | None) -> None:
+        if hit:
+            self._engine.submit(LoadKv(lease.sequence_id, hit.handles, hit.tokens), self._reply)
+            self._prefixes.use(hit.entry)
+            lease.cached_tokens, lease.hit_type = hit.tokens, hit.hit_type
+        request = lease.request
+        plan = self._prefixes.plan(lease.root, lease.history, request.sampling.stop_ids, hit)
+        lease.pieces, lease.prefilling = plan.pieces, bool(plan.checkpoints)
+        self._scheduler.tell(m.KvLeased(request.request_id, lease.cached_tokens, lease.hit_type, plan.checkpoints))
 
-    def _drop(self, handle: KvHandle) -> None:
-        self._kept_tokens -= len(self._kept.pop(handle))
-        self._engine.submit(DropKv((handle,)), self._reply)
+    def _fetch(self, entry: Entry) -> None:
+        absent = [piece.handle for piece in entry.pieces if not self._prefixes.memory.holds(piece.handle)]
+        self._fetching = entry
+        self._prefixes.expect(absent)
+        self._engine.submit(FetchKv(tuple(absent)), self._reply)
+
+    def _retake(self, request_id: RequestId, hit_type: HitType) -> None:
+        """A sequence in prefill was started anew: it was no miss, after all, or a better hit."""
+        if lease := self._leases.get(request_id):
+            self._hits[lease.hit_type] -= 1
+            self._hits[hit_type] += 1
+            lease.hit_type = hit_type
+
+    def _release(self, release: m.ReleaseKv) -> None:
+        lease = self._leases.pop(release.request_id, None)
+        self._overdrawn = False
+        if lease is self._unanswered:
+            self._unanswered = None
+        if lease and release.held:
+            self._keep(lease, release.held)
+        self._engine.submit(Forget((release.sequence_id,)), self._reply)
+
+    # --- what is kept ---
+
+    def _keep(self, lease: Lease, held: tuple[int, ...]) -> None:
+        pieces = self._prefixes.chain(lease.root, held, lease.pieces)
+        absent = self._prefixes.absent(pieces)
+        if self._prefixes.bytes_of(absent) > self._bytes_to_keep():
+            return
+        if absent:
+            self._prefixes.expect(piece.handle for piece in absent)
+            self._engine.submit(StoreKv(lease.sequence_id, absent), self._reply)
+        self._let_go(self._prefixes.keep(lease.root, pieces))
+
+    def _stored(self, stored: Stored) -> None:
+        """The engine has what it was asked for, or says what it could not get."""
+        sizes = dict(stored.sizes)
+        self._let_go(self._prefixes.arrived(sizes, stored.missing))
+        if stored.sequence_id is None:
+            entry, self._fetching = self._fetching, None
+            if entry and not stored.missing:
+                self._let_go(self._prefixes.keep(entry.root, entry.pieces, memory_only=True))
+        for lease in self._leases.values():
+            if lease.sequence_id == stored.sequence_id:
+                self._reached(lease, sizes)
+        # What is left of a failed fetch, or a checkpoint of somebody who has left: nothing leads to it.
+        self._let_go(self._prefixes.unused(sizes))
+
+    def _reached(self, lease: Lease, sizes: dict[KvHandle, int]) -> None:
+        """A checkpoint of a running sequence is kept: others can begin with it."""
+        here = [piece.handle in sizes or self._prefixes.memory.holds(piece.handle) for piece in lease.pieces]
+        reached = lease.pieces[: here.index(False)] if False in here else lease.pieces
+        if reached and reached[-1].handle in sizes:
+            self._let_go(self._prefixes.keep(lease.root, reached))
+            lease.prefilling = len(reached) < len(lease.pieces)
+            self._tell_others(lease)
+
+    def _tell_others(self, lease: Lease) -> None:
+        """Sequences whose prompt waits to be computed may begin like this one."""
+        for other in self._leases.values():
+            if other.prefilling and other.root == lease.root and not other.request.to_score:
+                hit = self._prefixes.find(other.root, other.history)
+                if hit and hit.tokens - other.cached_tokens >= WORTH_TOKENS:
+                    other.cached_tokens = hit.tokens
+                    word = m.PrefixFound(other.request.request_id, hit.tokens, hit.hit_type, hit.handles)
+                    self._prefill_worker.tell(word)
+
+    def _let_go(self, freed: Freed) -> None:
+        if freed.in_memory:
+            self._engine.submit(DropKv(freed.in_memory), self._reply)
+        if freed.on_disk:
+            self._engine.submit(EraseKv(freed.on_disk), self._reply)
+
+    # --- room ---
+
+    def _pressed(self, level: PressureLevel) -> None:
+        """Under pressure the prefixes give way, and what they took goes back to the system."""
+        self._pressure = level
+        if level is not PressureLevel.NORMAL:
+            self._let_go(self._prefixes.shrink(self._bytes_to_keep()))
+            self._engine.submit(GiveBack(), self._reply)
+
+    def _bytes_to_keep(self) -> int:
+        left = self._budget.total_bytes - self._leased_bytes()
+        return max(0, min(round(self._budget.keep_bytes * share_kept(self._pressure)), left))
 
     def _leased_bytes(self) -> int:
-        """What the running sequences can come to take: in a batch every row is padded to the longest."""
-        longest = max((tokens for tokens, _ in self._leases.values()), default=0)
-        return len(self._leases) * longest * self._bytes_per_token
+        lengths = [lease.tokens for lease in self._leases.values()]
+        return leased_tokens(lengths, self._facts.padding_ratio) * self._facts.kv_bytes_per_token
 
-    def _stored_bytes(self) -> int:
-        return self._kept_tokens * self._bytes_per_token
+    def _tell_if_overdrawn(self) -> None:
+        if self._overdrawn or len(self._leases) < 2 or self._leased_bytes() <= self._budget.total_bytes:
+            return
+        self._overdrawn = True
+        self._scheduler.tell(m.KvOverdrawn())
 
     def snapshot(self) -> CacheSnapshot:
+        memory, disk = self._prefixes.memory, self._prefixes.disk
         return CacheSnapshot(
-            budget_bytes=self._budget_bytes,
+            strategy=self._prefixes.strategy,
+            budget_bytes=self._budget.total_bytes,
             leased_bytes=self._leased_bytes(),
-            stored_bytes=self._stored_bytes(),
+            stored_bytes=memory.nbytes,
             leases=len(self._leases),
-            entries=len(self._kept),
-            hits=self._hits,
-            lookups=self._lookups,
-            evictions=self._evictions,
+            entries=len(memory),
+            pieces=memory.pieces,
+            hits={hit_type: self._hits[hit_type] for hit_type in HitType},
+            evictions=memory.evictions,
+            disk_bytes=disk.nbytes,
+            disk_entries=len(disk),
         )

@@ -9,11 +9,12 @@ from actors.cache_manager import CacheManager
 from actors.decode_worker import DecodeWorker
 from actors.memory_monitor import MemoryMonitor
 from actors.policies.budget import KvBudget
+from actors.policies.prefix_cache import PrefixCache, chosen
 from actors.prefill_worker import PrefillWorker
 from actors.request_admitter import RequestAdmitter
 from actors.scheduler import Scheduler
 from actors.snapshots import MailboxSnapshot
-from runtime.engine.commands import Result
+from runtime.engine.commands import ListKv, Result
 from runtime.engine.host import Deliver, EngineRef
 from runtime.settings import Settings
 from runtime.types import ModelFacts
@@ -62,10 +63,6 @@ class Life:
     settings: Settings
     boxes: Boxes
 
-    @property
-    def keep_kv(self) -> bool:
-        return self.facts.trimmable and self.budget.keep_bytes > 0
-
 
 def reply_to(mailbox: Ref[m.EngineReplied]) -> Deliver:
     """Engine results come back as mail."""
@@ -102,8 +99,10 @@ def make_prefill_worker(life: Life) -> Actor[m.PrefillWord]:
     return PrefillWorker(
         engine=life.engine,
         reply=reply_to(life.boxes.prefill_worker),
+        kept=reply_to(life.boxes.cache_manager),
         scheduler=life.boxes.scheduler,
         decode_worker=life.boxes.decode_worker,
+        cache_manager=life.boxes.cache_manager,
     )
 
 
@@ -112,18 +111,32 @@ def make_decode_worker(life: Life) -> Actor[m.DecodeWord]:
         engine=life.engine,
         reply=reply_to(life.boxes.decode_worker),
         scheduler=life.boxes.scheduler,
-        keep_kv=life.keep_kv,
+        cache_manager=life.boxes.cache_manager,
+        keep_kv=life.budget.keep_bytes > 0,
     )
 
 
 def make_cache_manager(life: Life) -> Actor[m.CacheWord]:
+    settings, facts, budget = life.settings, life.facts, life.budget
+    reply = reply_to(life.boxes.cache_manager)
+    has_disk = settings.cache_dir is not None and budget.keep_bytes > 0
+    if has_disk:
+        life.engine.submit(ListKv(), reply)
     return CacheManager(
         engine=life.engine,
-        reply=reply_to(life.boxes.cache_manager),
+        reply=reply,
         scheduler=life.boxes.scheduler,
-        bytes_per_token=life.facts.kv_bytes_per_token,
-        budget_bytes=life.budget.total_bytes,
-        keep_bytes=life.budget.keep_bytes,
+        prefill_worker=life.boxes.prefill_worker,
+        facts=facts,
+        budget=budget,
+        prefixes=PrefixCache(
+            strategy=chosen(settings.strategy, trimmable=facts.trimmable),
+            trimmable=facts.trimmable,
+            bytes_per_token=facts.kv_bytes_per_token,
+            memory_bytes=budget.keep_bytes,
+            disk_bytes=settings.cache_dir_mb << 20 if has_disk else 0,
+        ),
+        listing=has_disk,
     )
 
 

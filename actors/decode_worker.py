@@ -5,10 +5,11 @@ from typing import assert_never
 
 from actors import messages as m
 from actors.base import Actor, Ref
+from actors.policies.leases import grew
 from actors.snapshots import DecodeSnapshot, DecodingSequence
-from runtime.engine.commands import Decode, Decoded, DecodedRow, Forget, Join, JoinRow, SequenceFailed, StoreKv
+from runtime.engine.commands import Decode, Decoded, DecodedRow, Join, JoinRow, SequenceFailed
 from runtime.engine.host import Deliver, EngineRef
-from runtime.types import CancelCause, FinishReason, KvHandle, RequestId, SequenceId, TokenOutput
+from runtime.types import CancelCause, FinishReason, RequestId, SequenceId, TokenOutput
 
 
 @dataclass(slots=True)
@@ -23,11 +24,19 @@ class Row:
     first_at: float | None = None
     last_at: float = 0.0
 
-    def add(self, tokens: tuple[TokenOutput, ...], at: float) -> None:
+    @property
+    def history(self) -> tuple[int, ...]:
+        """All ids so far. The engine may be ahead of it."""
+        return self.sequence.history + tuple(self.output)
+
+    def add(self, tokens: tuple[TokenOutput, ...], at: float) -> bool:
+        """Take what was produced; whether the row needs more room for what comes next."""
+        before = len(self.sequence.history) + len(self.output)
         self.output += [token.token_id for token in tokens]
         self.unsent += tokens
         self.first_at = at if self.first_at is None else self.first_at
         self.last_at = at
+        return grew(before, before + len(tokens))
 
     def send(self) -> None:
         """Offer the client what is due; what it has no room for waits here."""
@@ -41,7 +50,13 @@ class Row:
         sequence = self.sequence
         prompt_tokens = len(sequence.request.prompt_ids)
         generated = len(sequence.history) - prompt_tokens + len(self.output)
-        return m.Usage(prompt_tokens, sequence.cached_tokens, generated)
+        return m.Usage(prompt_tokens, sequence.served_tokens, generated)
+
+    def ttft_s(self) -> float | None:
+        """None before the first token, and in a later run, which does not know of the first."""
+        request = self.sequence.request
+        first_run = len(self.sequence.history) == len(request.prompt_ids)
+        return self.first_at - request.arrived_at if self.first_at is not None and first_run else None
 
     def tokens_per_second(self) -> float:
         """Over the tokens after the first: that one's time is the prefill's."""
@@ -58,12 +73,14 @@ class DecodeWorker(Actor[m.DecodeWord]):
         *,
         engine: EngineRef,
         reply: Deliver,
-        scheduler: Ref[m.SequenceSpoke | m.SequenceEnded | m.DecodeTurnEnded],
+        scheduler: Ref[m.SequenceSpoke | m.SequenceEnded | m.SequencePreempted | m.DecodeTurnEnded],
+        cache_manager: Ref[m.KvGrew],
         keep_kv: bool,
     ) -> None:
         self._engine = engine
         self._reply = reply
         self._scheduler = scheduler
+        self._cache_manager = cache_manager
         self._keep_kv = keep_kv
         """Whether finished sequences leave their KV cache to the prefix index."""
         self._rows: dict[SequenceId, Row] = {}
@@ -74,6 +91,8 @@ class DecodeWorker(Actor[m.DecodeWord]):
                 self._join(sequence)
             case m.GrantDecode(steps):
                 self._decode(steps)
+            case m.Preempt(request_id):
+                self._preempt(request_id)
             case m.Cancel(request_id, cause):
                 self._cancel(request_id, cause)
             case m.EngineReplied(Decoded(rows, steps, seconds, failed), at):
@@ -88,7 +107,7 @@ class DecodeWorker(Actor[m.DecodeWord]):
                 assert_never(message)
 
     def _join(self, sequence: m.Sequence) -> None:
-        self._rows[sequence.sequence_id] = Row(sequence)
+        self._rows[sequence.sequence_id] = Row(sequence, unsent=list(sequence.unsent))
         row = JoinRow(
             sequence_id=sequence.sequence_id,
             history=sequence.history,
@@ -110,39 +129,44 @@ class DecodeWorker(Actor[m.DecodeWord]):
             return
         if not row.output:
             self._scheduler.tell(m.SequenceSpoke(row.sequence.request.request_id))
-        row.add(decoded.tokens, at)
+        grown = row.add(decoded.tokens, at)
         if decoded.finish:
-            self._finish(row, decoded.finish)
-        else:
-            row.send()
+            self._finish(row, decoded.finish, decoded.kv_tokens)
+            return
+        row.send()
+        if grown:
+            self._cache_manager.tell(m.KvGrew(row.sequence.request.request_id, len(row.history) + 1))
 
-    def _finish(self, row: Row, reason: FinishReason) -> None:
-        sequence, request = row.sequence, row.sequence.request
-        kept = None
-        if self._keep_kv:
-            # The last token was never fed back, so the cache does not hold it.
-            kept = m.StoredKv(KvHandle(sequence.sequence_id), sequence.history + tuple(row.output[:-1]))
-            self._engine.submit(StoreKv(sequence.sequence_id, kept.handle), self._reply)
+    def _finish(self, row: Row, reason: FinishReason, kv_tokens: int) -> None:
+        request = row.sequence.request
         request.sink.last_word(m.Finished(request.request_id, tuple(row.unsent), reason, row.usage()))
-        self._leave(row, kept)
+        self._leave(row, row.history[:kv_tokens])
 
     def _fail(self, failed: SequenceFailed) -> None:
         if row := self._rows.get(failed.sequence_id):
             request = row.sequence.request
             request.sink.last_word(m.Failed(request.request_id, failed.error, failed.refused))
-            self._leave(row, kept=None)
+            self._leave(row, held=())
 
     def _cancel(self, request_id: RequestId, cause: CancelCause) -> None:
-        for row in self._rows.values():
-            if row.sequence.request.request_id == request_id:
-                self._engine.submit(Forget((row.sequence.sequence_id,)), self._reply)
-                row.sequence.request.sink.last_word(m.Cancelled(request_id, cause, row.usage()))
-                self._leave(row, kept=None)
-                return
+        if row := self._row_of(request_id):
+            row.sequence.request.sink.last_word(m.Cancelled(request_id, cause, row.usage()))
+            self._leave(row, row.history[:-1])
 
-    def _leave(self, row: Row, kept: m.StoredKv | None) -> None:
-        del self._rows[row.sequence.sequence_id]
-        self._scheduler.tell(m.SequenceEnded(row.sequence.request.request_id, row.usage(), kept))
+    def _preempt(self, request_id: RequestId) -> None:
+        if row := self._row_of(request_id):
+            del self._rows[row.sequence.sequence_id]
+            output_ids = row.history[len(row.sequence.request.prompt_ids) :]
+            word = m.SequencePreempted(row.sequence, output_ids, tuple(row.unsent), row.history[:-1])
+            self._scheduler.tell(word)
+
+    def _row_of(self, request_id: RequestId) -> Row | None:
+        return next((row for row in self._rows.values() if row.sequence.request.request_id == request_id), None)
+
+    def _leave(self, row: Row, held: tuple[int, ...]) -> None:
+        sequence = row.sequence
+        del self._rows[sequence.sequence_id]
+        self._scheduler.tell(m.SequenceEnded(sequence.request.request_id, sequence.sequence_id, row.usage(), held))
 
     def snapshot(self) -> DecodeSnapshot:
         return DecodeSnapshot(tuple(self._show(row) for row in self._rows.values()))
@@ -155,8 +179,8 @@ class DecodeWorker(Actor[m.DecodeWord]):
             generated_tokens=row.usage().completion_tokens,
             max_tokens=request.sampling.max_tokens,
             unsent_tokens=len(row.unsent),
-            cached_tokens=row.sequence.cached_tokens,
+            cached_tokens=row.sequence.served_tokens,
             hit_type=row.sequence.hit_type,
-            ttft_s=None if row.first_at is None else row.first_at - request.arrived_at,
+            ttft_s=row.ttft_s(),
             tokens_per_second=row.tokens_per_second(),
         )

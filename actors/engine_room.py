@@ -1,5 +1,6 @@
 """The engine room: an engine and the four actors whose state spans its KV caches; they live and die together."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -8,12 +9,15 @@ import anyio
 from actors import messages as m
 from actors.company import Boxes, Company, Life
 from actors.policies.budget import kv_budget
+from actors.policies.prefix_cache import chosen
 from actors.snapshots import ActorSnapshot, SchedulerSnapshot
 from actors.supervisor import describe, root_cause
 from runtime.engine.commands import Command
 from runtime.engine.host import Deliver, Host
 from runtime.settings import Settings
-from runtime.types import ModelFacts
+from runtime.types import CacheStrategy, ModelFacts
+
+log = logging.getLogger("troupe.engine_room")
 
 
 class EngineRoom:
@@ -69,6 +73,7 @@ class EngineRoom:
         group.start_soon(boxes.cache_manager.serve, cache_manager)
         actors = (scheduler, prefill_worker, decode_worker, cache_manager)
         self._show = lambda: tuple(actor.snapshot() for actor in actors)
+        _say_strategy(life)
         self._host, self.facts = host, life.facts
         self.opened.set()
         boxes.request_admitter.tell(m.EngineRoomOpened(self._epoch, life.facts))
@@ -77,6 +82,7 @@ class EngineRoom:
         settings = self._settings
         budget = kv_budget(
             facts,
+            total_mb=settings.kv_memory_mb,
             keep_mb=settings.cache_memory_mb,
             keep_fraction=settings.cache_memory_percent,
             context_tokens=settings.effective_context_tokens,
@@ -105,3 +111,15 @@ class EngineRoom:
         """Decode steps in all lives."""
         now = sum(shown.decode_steps for shown in self._show() if isinstance(shown, SchedulerSnapshot))
         return self._steps_in_earlier_lives + now
+
+
+def _say_strategy(life: Life) -> None:
+    """What was chosen of the cache's strategies, and whose choice it was."""
+    wanted = life.settings.strategy
+    strategy = chosen(wanted, trimmable=life.facts.trimmable)
+    why = "can be cut" if life.facts.trimmable else "cannot be cut: whole states of them are kept"
+    if strategy is not wanted and wanted is not CacheStrategy.AUTO:
+        log.warning("the prefix cache is %s, not %s: this model's KV caches %s", strategy, wanted, why)
+    elif life.budget.keep_bytes:
+        mb = life.budget.keep_bytes >> 20
+        log.info("the prefix cache is %s, %d MiB at most: this model's KV caches %s", strategy, mb, why)

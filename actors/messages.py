@@ -12,6 +12,7 @@ from runtime.types import (
     CancelCause,
     FinishReason,
     HitType,
+    KvCheckpoint,
     KvHandle,
     ModelFacts,
     PressureLevel,
@@ -42,6 +43,8 @@ class Request:
     sink: "ReplySink"
     report_every: int = 1
     """Send tokens on once so many are together; the last ones are always sent."""
+    cache_salt: str = ""
+    """Kept prefixes are shared among requests of the same salt only."""
     score_prompt: int | None = None
     """Say PromptScored before the first token, with so many of the likeliest ids in each place; None: do not."""
 
@@ -58,20 +61,22 @@ class Sequence:
     request: Request
     sequence_id: SequenceId
     history: tuple[int, ...]
-    """Prompt ids, then the output ids delivered before an engine restart."""
+    """Prompt ids, then the output ids of earlier runs."""
     cached_tokens: int
-    """How many ids of `history` the prefix cache holds, at most all but the last."""
+    """How many ids of `history` its KV cache begins with, at most all but the last."""
     hit_type: HitType
-    kv: KvHandle | None
-    """Where the cached ones lie; None on a miss."""
+    checkpoints: tuple[KvCheckpoint, ...] = ()
+    """What is to be kept of its KV cache on the way."""
+    unsent: tuple[TokenOutput, ...] = ()
+    """The end of `history`: tokens of earlier runs that the client has not taken yet."""
+    served_before: int | None = None
+    """How much of the prompt the prefix cache served in the first run, if this is not the first."""
 
-
-@dataclass(frozen=True, slots=True)
-class StoredKv:
-    """A KV cache that the engine keeps: its handle, and the ids it holds."""
-
-    handle: KvHandle
-    token_ids: tuple[int, ...]
+    @property
+    def served_tokens(self) -> int:
+        """How much of the prompt the prefix cache served, so that nobody computed it for this request."""
+        served = self.cached_tokens if self.served_before is None else self.served_before
+        return min(served, len(self.request.prompt_ids))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +98,13 @@ class Cancel:
 
     request_id: RequestId
     cause: CancelCause
+
+
+@dataclass(frozen=True, slots=True)
+class Preempt:
+    """Put this request back in line: its KV bytes are needed. Follows its sequence as Cancel does."""
+
+    request_id: RequestId
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +156,13 @@ class RequestStaged:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestPreempted:
+    """The request is back in line."""
+
+    request_id: RequestId
+
+
+@dataclass(frozen=True, slots=True)
 class RequestClosed:
     """The request had its last word and everything it held is free."""
 
@@ -178,6 +197,7 @@ AdmitterWord = (
     | Cancel
     | Drain
     | RequestStaged
+    | RequestPreempted
     | RequestClosed
     | EngineRoomOpened
     | EngineRoomClosed
@@ -196,7 +216,11 @@ class Enqueue:
     epoch: int
     request: Request
     output_ids: tuple[int, ...]
-    """Output already delivered in earlier lives: the sequence goes on behind it."""
+    """Output of earlier runs: the sequence goes on behind it."""
+    unsent: tuple[TokenOutput, ...] = ()
+    """The end of it, which the client has not taken yet."""
+    served_before: int | None = None
+    """See Sequence."""
     suspect: bool = False
     """It was on stage, and had got no further, when the engine died: it may be the cause."""
 
@@ -208,12 +232,13 @@ class Enqueue:
 
 @dataclass(frozen=True, slots=True)
 class KvLeased:
-    """The KV bytes the request can come to need are set aside; a prefix of it may be there already."""
+    """KV bytes are set aside for the request; its sequence may have a beginning already."""
 
     request_id: RequestId
     cached_tokens: int
     hit_type: HitType
-    kv: KvHandle | None
+    checkpoints: tuple[KvCheckpoint, ...] = ()
+    """See Sequence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +246,11 @@ class KvRefused:
     """Not enough KV bytes are free; ask again once some have been released."""
 
     request_id: RequestId
+
+
+@dataclass(frozen=True, slots=True)
+class KvOverdrawn:
+    """The running sequences have come to take more KV bytes than there are: somebody has to go back in line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,9 +272,23 @@ class SequenceEnded:
     """The request had its last word; the worker holds nothing of it any more."""
 
     request_id: RequestId
+    sequence_id: SequenceId
     usage: Usage
-    kept: StoredKv | None
-    """Its KV cache, if the engine kept it."""
+    held: tuple[int, ...]
+    """The ids whose keys and values the engine still has of it; none if they are not to be kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class SequencePreempted:
+    """The sequence left its worker; its request goes on later."""
+
+    sequence: Sequence
+    output_ids: tuple[int, ...]
+    """All of its output."""
+    unsent: tuple[TokenOutput, ...]
+    """The end of it, which the client has not taken yet."""
+    held: tuple[int, ...]
+    """As in SequenceEnded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,9 +312,11 @@ SchedulerWord = (
     | Cancel
     | KvLeased
     | KvRefused
+    | KvOverdrawn
     | SequencePrefilled
     | SequenceSpoke
     | SequenceEnded
+    | SequencePreempted
     | PrefillTurnEnded
     | DecodeTurnEnded
 )
@@ -290,7 +336,18 @@ class GrantPrefill:
     budget_tokens: int
 
 
-PrefillWord = StartPrefill | GrantPrefill | Cancel | EngineReplied
+@dataclass(frozen=True, slots=True)
+class PrefixFound:
+    """More of a sequence's prompt has been kept since it was leased: somebody else's, who began the same."""
+
+    request_id: RequestId
+    tokens: int
+    hit_type: HitType
+    handles: tuple[KvHandle, ...]
+    """Where they lie, as LoadKv wants them; they may be gone by then."""
+
+
+PrefillWord = StartPrefill | GrantPrefill | PrefixFound | Preempt | Cancel | EngineReplied
 
 # --- heard by DecodeWorker -----------------------------------------------------------------------------------
 
@@ -307,31 +364,57 @@ class GrantDecode:
     steps: int
 
 
-DecodeWord = JoinDecode | GrantDecode | Cancel | EngineReplied
+DecodeWord = JoinDecode | GrantDecode | Preempt | Cancel | EngineReplied
 
 # --- heard by CacheManager -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseKv:
-    """Set aside room for a sequence; answered by KvLeased or KvRefused."""
+    """Set aside room for a sequence, and start it with what is kept of its history; answered by KvLeased or
+    KvRefused."""
+
+    request: Request
+    sequence_id: SequenceId
+    history: tuple[int, ...]
+    """See Sequence. A prompt that is to be scored has to be computed: no kept prefix serves it."""
+
+
+@dataclass(frozen=True, slots=True)
+class KvGrew:
+    """The sequence has come to hold so many tokens."""
 
     request_id: RequestId
-    history: tuple[int, ...]
-    """The ids that a kept prefix may serve: none of a prompt that is to be scored, all of it has to be computed."""
-    total_tokens: int
-    """The most tokens it can come to hold, history and output."""
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixTaken:
+    """The sequence was started anew with what PrefixFound told."""
+
+    request_id: RequestId
+    hit_type: HitType
 
 
 @dataclass(frozen=True, slots=True)
 class ReleaseKv:
-    """The lease's end."""
+    """The lease's end: the engine may forget the sequence, once what is worth it has been kept."""
 
     request_id: RequestId
-    kept: StoredKv | None
+    sequence_id: SequenceId
+    held: tuple[int, ...]
+    """See SequenceEnded."""
 
 
-CacheWord = LeaseKv | ReleaseKv | PressureChanged | EngineReplied
+@dataclass(frozen=True, slots=True)
+class ClearCache:
+    """Let go of all kept prefixes, in memory and on disk."""
+
+    cleared: Callable[[], None]
+    """Called once they are gone."""
+
+
+CacheWord = LeaseKv | KvGrew | PrefixTaken | ReleaseKv | ClearCache | PressureChanged | EngineReplied
 
 # --- heard by MemoryMonitor ----------------------------------------------------------------------------------
 

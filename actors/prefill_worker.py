@@ -1,15 +1,25 @@
 """PrefillWorker: sequences whose prompt is not yet in the KV cache."""
 
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 from actors import messages as m
 from actors.base import Actor, Ref
 from actors.policies.chunks import share_out
 from actors.snapshots import PrefillingSequence, PrefillSnapshot
-from runtime.engine.commands import Forget, LoadKv, Prefill, Prefilled, PrefillSlice, ScoredSlice, SequenceFailed
+from runtime.engine.commands import (
+    KvLoaded,
+    LoadKv,
+    Prefill,
+    Prefilled,
+    PrefillSlice,
+    ScoredSlice,
+    SequenceFailed,
+    StoreKv,
+)
 from runtime.engine.host import Deliver, EngineRef
-from runtime.types import FinishReason, RequestId, SequenceId, TokenOutput
+from runtime.types import FinishReason, KvCheckpoint, RequestId, SequenceId, TokenOutput
 
 
 @dataclass(slots=True)
@@ -25,9 +35,30 @@ class Prompt:
     scores: list[TokenOutput] | None
     """Of the leading ids, as far as the engine has told them; None if the prompt is not to be scored."""
 
+    checkpoints: deque[KvCheckpoint]
+    """Those not reached yet."""
+    found: m.PrefixFound | None = None
+    """The engine was told to start it anew with this, and has not answered."""
+
     @property
     def wanted(self) -> int:
         return len(self.sequence.history) - 1
+
+    @property
+    def next_stop(self) -> int:
+        """As far as a turn may take it: a checkpoint must be kept before anything is added to it."""
+        return self.checkpoints[0].tokens if self.checkpoints else self.wanted
+
+    def reached(self) -> KvCheckpoint | None:
+        """The checkpoint that it has come to just now."""
+        return self.checkpoints.popleft() if self.checkpoints and self.checkpoints[0].tokens == self.sent else None
+
+    def start_anew(self, found: m.PrefixFound) -> None:
+        """The engine has so many ids now."""
+        self.sequence = replace(self.sequence, cached_tokens=found.tokens, hit_type=found.hit_type)
+        self.sent = self.done = found.tokens
+        while self.checkpoints and self.checkpoints[0].tokens <= self.sent:
+            self.checkpoints.popleft()
 
     def take(self, share: int) -> PrefillSlice:
         """The next `share` ids for the engine."""
@@ -41,7 +72,8 @@ class Prompt:
 
     def usage(self) -> m.Usage:
         request = self.sequence.request
-        return m.Usage(len(request.prompt_ids), self.sequence.cached_tokens, len(request.sink.delivered))
+        produced = len(self.sequence.history) - len(request.prompt_ids)
+        return m.Usage(len(request.prompt_ids), self.sequence.served_tokens, produced)
 
 
 class PrefillWorker(Actor[m.PrefillWord]):
@@ -52,16 +84,23 @@ class PrefillWorker(Actor[m.PrefillWord]):
         *,
         engine: EngineRef,
         reply: Deliver,
-        scheduler: Ref[m.SequencePrefilled | m.SequenceEnded | m.PrefillTurnEnded],
-        decode_worker: Ref[m.JoinDecode | m.Cancel],
+        kept: Deliver,
+        scheduler: Ref[m.SequencePrefilled | m.SequenceEnded | m.SequencePreempted | m.PrefillTurnEnded],
+        decode_worker: Ref[m.JoinDecode | m.Preempt | m.Cancel],
+        cache_manager: Ref[m.PrefixTaken],
     ) -> None:
+        """`kept` takes the engine's answers to StoreKv: to CacheManager."""
         self._engine = engine
         self._reply = reply
+        self._kept = kept
         self._scheduler = scheduler
         self._decode_worker = decode_worker
+        self._cache_manager = cache_manager
         self._prompts: dict[RequestId, Prompt] = {}
         self._shares: dict[RequestId, int] = {}
         """What the turn under way holds of each sequence."""
+        self._waiting_turn: int | None = None
+        """The budget of a turn that waits for sequences which are started anew: there is nobody else to prefill."""
 
     def receive(self, message: m.PrefillWord) -> None:
         match message:
@@ -69,6 +108,10 @@ class PrefillWorker(Actor[m.PrefillWord]):
                 self._start(sequence)
             case m.GrantPrefill(budget_tokens):
                 self._prefill(budget_tokens)
+            case m.PrefixFound():
+                self._load(message)
+            case m.Preempt():
+                self._preempt(message)
             case m.Cancel():
                 self._cancel(message)
             case m.EngineReplied(Prefilled(tokens, seconds, failed, scored)):
@@ -78,6 +121,10 @@ class PrefillWorker(Actor[m.PrefillWord]):
                     self._note(piece)
                 self._advance()
                 self._scheduler.tell(m.PrefillTurnEnded(tokens, seconds))
+            case m.EngineReplied(KvLoaded(sequence_id, tokens)):
+                self._loaded(sequence_id, tokens)
+                if self._waiting_turn is not None:
+                    self._prefill(self._waiting_turn)
             case m.EngineReplied():
                 pass
             case _:
@@ -87,19 +134,25 @@ class PrefillWorker(Actor[m.PrefillWord]):
         request = sequence.request
         # The first id comes behind nothing that could make it likely.
         scores = [TokenOutput(request.prompt_ids[0])] if request.to_score else None
-        prompt = Prompt(sequence, sent=sequence.cached_tokens, done=sequence.cached_tokens, scores=scores)
+        cached = sequence.cached_tokens
+        prompt = Prompt(sequence, sent=cached, done=cached, scores=scores, checkpoints=deque(sequence.checkpoints))
         self._prompts[request.request_id] = prompt
-        if sequence.kv is not None:
-            self._engine.submit(LoadKv(sequence.kv, sequence.sequence_id, sequence.cached_tokens), self._reply)
         self._hand_over_if_done(prompt)
 
     def _prefill(self, budget_tokens: int) -> None:
-        remaining = {p.sequence.sequence_id: p.wanted - p.sent for p in self._prompts.values()}
+        remaining = {p.sequence.sequence_id: p.next_stop - p.sent for p in self._prompts.values() if not p.found}
         shares = share_out({key: left for key, left in remaining.items() if left}, budget_tokens)
+        nobody_but_them = not shares and any(prompt.found for prompt in self._prompts.values())
+        self._waiting_turn = budget_tokens if nobody_but_them else None
+        if nobody_but_them:
+            return
         if not shares:
             self._scheduler.tell(m.PrefillTurnEnded(tokens=0, seconds=0.0))
             return
         self._engine.submit(Prefill(tuple(self._slices(shares))), self._reply)
+        for prompt in self._prompts.values():
+            if checkpoint := prompt.reached():
+                self._engine.submit(StoreKv(prompt.sequence.sequence_id, checkpoint.pieces), self._kept)
 
     def _slices(self, shares: dict[SequenceId, int]) -> list[PrefillSlice]:
         slices = []
@@ -122,8 +175,25 @@ class PrefillWorker(Actor[m.PrefillWord]):
             if prompt.sequence.sequence_id == piece.sequence_id and prompt.scores:
                 prompt.scores += piece.targets
 
+    def _load(self, found: m.PrefixFound) -> None:
+        prompt = self._prompts.get(found.request_id)
+        if prompt and not prompt.found and prompt.sent < found.tokens:
+            prompt.found = found
+            self._engine.submit(LoadKv(prompt.sequence.sequence_id, found.handles, found.tokens), self._reply)
+
+    def _loaded(self, sequence_id: SequenceId, tokens: int) -> None:
+        """The engine started a sequence anew, or could not, and then it goes on from where it is."""
+        for prompt in self._prompts.values():
+            if prompt.sequence.sequence_id == sequence_id and prompt.found:
+                found, prompt.found = prompt.found, None
+                if tokens:
+                    prompt.start_anew(found)
+                    self._cache_manager.tell(m.PrefixTaken(found.request_id, found.hit_type))
+                self._hand_over_if_done(prompt)
+                return
+
     def _hand_over_if_done(self, prompt: Prompt) -> None:
-        if prompt.done < prompt.wanted:
+        if prompt.done < prompt.wanted or prompt.found:
             return
         request = prompt.sequence.request
         del self._prompts[request.request_id]
@@ -144,16 +214,28 @@ class PrefillWorker(Actor[m.PrefillWord]):
         self._end(prompt, m.Cancelled(cancel.request_id, cancel.cause, prompt.usage()))
 
     def _end(self, prompt: Prompt, word: m.Finished | m.Cancelled) -> None:
-        self._engine.submit(Forget((prompt.sequence.sequence_id,)), self._reply)
-        prompt.sequence.request.sink.last_word(word)
-        self._scheduler.tell(m.SequenceEnded(word.request_id, word.usage, kept=None))
+        sequence = prompt.sequence
+        sequence.request.sink.last_word(word)
+        held = sequence.history[: prompt.done]
+        self._scheduler.tell(m.SequenceEnded(word.request_id, sequence.sequence_id, word.usage, held))
+
+    def _preempt(self, preempt: m.Preempt) -> None:
+        prompt = self._prompts.pop(preempt.request_id, None)
+        if prompt is None:
+            # It has gone on to DecodeWorker, or ended; the word follows it.
+            self._decode_worker.tell(preempt)
+            return
+        sequence = prompt.sequence
+        output_ids = sequence.history[len(sequence.request.prompt_ids) :]
+        held = sequence.history[: prompt.done]
+        self._scheduler.tell(m.SequencePreempted(sequence, output_ids, sequence.unsent, held))
 
     def _fail(self, failed: SequenceFailed) -> None:
         for request_id, prompt in self._prompts.items():
             if prompt.sequence.sequence_id == failed.sequence_id:
                 del self._prompts[request_id]
                 prompt.sequence.request.sink.last_word(m.Failed(request_id, failed.error, failed.refused))
-                self._scheduler.tell(m.SequenceEnded(request_id, prompt.usage(), kept=None))
+                self._scheduler.tell(m.SequenceEnded(request_id, failed.sequence_id, prompt.usage(), held=()))
                 return
 
     def snapshot(self) -> PrefillSnapshot:
@@ -163,7 +245,7 @@ class PrefillWorker(Actor[m.PrefillWord]):
                     request_id=request_id,
                     done_tokens=prompt.done,
                     total_tokens=prompt.wanted,
-                    cached_tokens=prompt.sequence.cached_tokens,
+                    cached_tokens=prompt.sequence.served_tokens,
                     hit_type=prompt.sequence.hit_type,
                     max_tokens=prompt.sequence.request.sampling.max_tokens,
                 )

@@ -59,6 +59,9 @@ class RequestAdmitter(Actor[m.AdmitterWord]):
             case m.RequestStaged(request_id):
                 if entry := self._ledger.get(request_id):
                     entry.staged_with = len(entry.request.sink.delivered)
+            case m.RequestPreempted(request_id):
+                if entry := self._ledger.get(request_id):
+                    entry.staged_with = None
             case m.RequestClosed(request_id, usage):
                 self._close(request_id, usage)
             case m.EngineRoomOpened(epoch):

@@ -130,6 +130,12 @@ class House:
     def cancel(self, request_id: RequestId, cause: CancelCause) -> None:
         self._boxes.request_admitter.tell(m.Cancel(request_id, cause))
 
+    def clear_cache(self, cleared: Callable[[], None]) -> None:
+        if self._room.is_open:
+            self._boxes.cache_manager.tell(m.ClearCache(cleared))
+        else:
+            cleared()  # What was in memory went with the last engine; what is on disk is nobody's now.
+
     def snapshot(self) -> s.HouseSnapshot:
         """The state of every actor between two handlers."""
         shown = (self._admitter.snapshot(), *self._room.snapshots())

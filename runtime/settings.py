@@ -4,6 +4,7 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, get_args, get_origin
 
@@ -12,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.fields import FieldInfo
 
 from runtime.errors import SettingsError
-from runtime.types import MemoryAction
+from runtime.types import CacheStrategy, MemoryAction
 
 Percent = Annotated[float, Gt(0), Le(100)]
 Positive = Annotated[float, Gt(0)]
@@ -44,7 +45,20 @@ def _is_origin(word: str) -> str:
     return word
 
 
+def _number(value: object) -> object:
+    """A flag or a variable is a string; a choice of numbers wants a number."""
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+
+KvBits = Annotated[Literal[4, 8] | None, BeforeValidator(_number)]
 Origins = Annotated[tuple[Annotated[str, AfterValidator(_is_origin)], ...], BeforeValidator(_split)]
+
+
+AUTO_CONCURRENCY = 32
+
+
+def _rows(value: object) -> object:
+    return AUTO_CONCURRENCY if value == "auto" else value
 
 
 class Settings(BaseModel):
@@ -94,7 +108,12 @@ class Settings(BaseModel):
     queue_size: Annotated[int, Ge(0)] = Field(
         100, title="Requests", description="requests that may wait beyond those that run; more get 429"
     )
-    max_concurrency: Annotated[int, Ge(1)] = Field(32, title="Requests", description="sequences that run at once")
+    max_concurrency: Annotated[int, Ge(1), BeforeValidator(_rows)] = Field(
+        "auto",
+        validate_default=True,
+        title="Requests",
+        description=f"sequences that run at once; `auto` is {AUTO_CONCURRENCY}",
+    )
     max_tokens: Annotated[int, Ge(1)] = Field(
         32768, title="Requests", description="output tokens when a request names none; bounded by the context"
     )
@@ -153,11 +172,31 @@ class Settings(BaseModel):
         description="how many times their usual gap running streams may wait for a token while prompts come in",
     )
 
+    cache_strategy: CacheStrategy = Field(
+        CacheStrategy.AUTO,
+        title="Cache",
+        description="how prefixes are kept: `paged` shares what they have in common, `memory-aware` keeps whole ones, "
+        "both within a number of bytes; `legacy` keeps a number of whole ones; `auto` is `paged` where the model's "
+        "caches can be cut",
+    )
+    use_paged_cache: bool = Field(False, title="Cache", description="the same as --cache-strategy paged")
     cache_memory_mb: Annotated[int, Ge(0)] | None = Field(
         None, title="Cache", description="MiB the prefix cache may keep; 0 turns it off"
     )
     cache_memory_percent: Annotated[float, Ge(0), Le(1)] = Field(
-        0.20, title="Cache", description="the same as a fraction of RAM, where --cache-memory-mb is not set"
+        0.20,
+        title="Cache",
+        description="the same as a fraction of RAM, where --cache-memory-mb is not set; never more than is free",
+    )
+    cache_dir: str | None = Field(None, title="Cache", description="folder in which prefixes outlive the server")
+    cache_dir_mb: Annotated[int, Gt(0)] = Field(10240, title="Cache", description="MiB that --cache-dir may take")
+    kv_bits: KvBits = Field(
+        None, title="Cache", description="bits per element of KV caches; none is the type the model computes in"
+    )
+    kv_memory_mb: Annotated[int, Gt(0)] | None = Field(
+        None,
+        title="Cache",
+        description="MiB for all KV caches, running and kept; none is what the machine has free",
     )
 
     memory_warn_threshold: Percent = Field(70.0, title="Memory", description="percent of RAM in use that is a warning")
@@ -175,6 +214,11 @@ class Settings(BaseModel):
         return self.max_concurrency + self.queue_size
 
     @property
+    def strategy(self) -> CacheStrategy:
+        """How prefixes are kept, as far as the operator has said."""
+        return CacheStrategy.PAGED if self.use_paged_cache else self.cache_strategy
+
+    @property
     def tool_parser(self) -> ToolParser | None:
         """How calls of tools are found in the text; None where they are not looked for."""
         return self.tool_call_parser or ("auto" if self.enable_auto_tool_choice else None)
@@ -183,6 +227,12 @@ class Settings(BaseModel):
     def _thinking_is_recognised(self) -> "Settings":
         if self.max_thinking_tokens is not None and self.reasoning_parser is None:
             raise ValueError("max_thinking_tokens needs reasoning_parser")
+        return self
+
+    @model_validator(mode="after")
+    def _one_strategy(self) -> "Settings":
+        if self.use_paged_cache and self.cache_strategy not in (CacheStrategy.AUTO, CacheStrategy.PAGED):
+            raise ValueError("use_paged_cache and another cache_strategy exclude each other")
         return self
 
     @model_validator(mode="after")
@@ -211,9 +261,9 @@ def choices(field: FieldInfo) -> tuple[str, ...]:
     """The words a setting may be, or () where it is not a choice of words."""
     for annotation in (field.annotation, *get_args(field.annotation)):
         if get_origin(annotation) is Literal:
-            return get_args(annotation)
-    if field.annotation is MemoryAction:
-        return tuple(MemoryAction)
+            return tuple(map(str, get_args(annotation)))
+        if isinstance(annotation, type) and issubclass(annotation, StrEnum):
+            return tuple(annotation)
     return ()
 
 

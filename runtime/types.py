@@ -10,8 +10,35 @@ RequestId = NewType("RequestId", str)
 SequenceId = NewType("SequenceId", int)
 """What a worker advances: one run of a request in one life of the engine room."""
 
-KvHandle = NewType("KvHandle", int)
-"""A KV cache that the engine keeps after its sequence ended."""
+KvHandle = NewType("KvHandle", bytes)
+"""The name of a kept piece of KV cache: a digest of its namespace and of all ids up to the piece's end (each piece's
+name is made of its parent's, policies/pieces.py), so that equal names mean equal contents, in memory and on disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class KvPiece:
+    """Keys and values of consecutive ids of a history. Of caches that cannot be cut it is a checkpoint: their state at
+    `stop`."""
+
+    handle: KvHandle
+    parent: KvHandle
+    """The piece before it; of the first the root, a digest that names no piece."""
+    start: int
+    """How many ids of the history come before it."""
+    token_ids: tuple[int, ...]
+    """At least one."""
+
+    @property
+    def stop(self) -> int:
+        return self.start + len(self.token_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class KvCheckpoint:
+    """What is to be kept of a sequence when its KV cache holds `tokens` ids: no fewer and no more."""
+
+    tokens: int
+    pieces: tuple[KvPiece, ...]
 
 
 class FinishReason(StrEnum):
@@ -84,7 +111,7 @@ class ModelFacts:
     batchable: bool
     """Whether the model's caches can be merged, so that more than one sequence runs at once."""
     trimmable: bool
-    """Whether a cache can be cut back to a prefix, so that the prefix index may keep it."""
+    """Whether a cache can be cut at any token; if not (rotating, recurrent), only whole states of it can be kept."""
     device: str
     """`cpu`, `metal` or `cuda`."""
     dtype: str
@@ -92,6 +119,10 @@ class ModelFacts:
     weight_bytes: int
     memory_bytes: int
     """Memory the device can use in all: of the machine on the CPU, what Metal recommends, of the CUDA card."""
+    free_bytes: int
+    """What of it was free once the model was loaded."""
+    padding_ratio: float
+    """How many times its own length a row may be padded to in a batch; infinite where all share one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +152,15 @@ class MemoryAction(StrEnum):
     WARN = "warn"
     REDUCE_CONTEXT = "reduce-context"
     REJECT_NEW = "reject-new"
+
+
+class CacheStrategy(StrEnum):
+    """How the prefix cache keeps what has been computed."""
+
+    AUTO = "auto"
+    MEMORY_AWARE = "memory-aware"
+    PAGED = "paged"
+    LEGACY = "legacy"
 
 
 class HitType(StrEnum):

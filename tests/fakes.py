@@ -1,7 +1,7 @@
 """What stands in for the real parts: an engine without MLX, a neighbour that records, a way back that remembers."""
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar, assert_never
 
@@ -109,7 +109,8 @@ class FakeEngine:
                     for place in (self.caches, self.rows, self.finished):
                         place.pop(sequence_id, None)
             case c.StoreKv(sequence_id, pieces):
-                return c.Stored(sequence_id, self._store(self._held(sequence_id), pieces))
+                self._store(self._held(sequence_id), pieces)
+                return self._stored(sequence_id, [piece.handle for piece in pieces])
             case c.LoadKv():
                 return self._load_kv(command)
             case c.DropKv(handles):
@@ -118,7 +119,8 @@ class FakeEngine:
             case c.ListKv():
                 return c.KvListed(tuple((piece, self._size(piece)) for piece in (self.disk or {}).values()))
             case c.FetchKv(handles):
-                return c.Stored(None, self._fetch(handles))
+                self._fetch(handles)
+                return self._stored(None, handles)
             case c.EraseKv(handles):
                 for handle in handles:
                     (self.disk or {}).pop(handle, None)
@@ -143,13 +145,12 @@ class FakeEngine:
             return self.rows[sequence_id].history[:-1]
         return self.caches.get(sequence_id) or self.finished.get(sequence_id, [])
 
-    def _store(self, held: list[int], pieces: tuple[KvPiece, ...]) -> tuple[tuple[KvHandle, int], ...]:
+    def _store(self, held: list[int], pieces: tuple[KvPiece, ...]) -> None:
         for piece in pieces:
             there = piece.stop <= len(held) if self.facts.trimmable else piece.stop == len(held)
             if there and piece.handle not in self.stored:
                 assert tuple(held[piece.start : piece.stop]) == piece.token_ids, "these are not the sequence's ids"
                 self._keep(piece)
-        return self._sizes(piece.handle for piece in pieces)
 
     def _keep(self, piece: KvPiece) -> None:
         assert all(other.handle != piece.parent or other.stop == piece.start for other in self.stored.values())
@@ -157,14 +158,15 @@ class FakeEngine:
         if self.disk is not None:
             self.disk.setdefault(piece.handle, piece)
 
-    def _fetch(self, handles: tuple[KvHandle, ...]) -> tuple[tuple[KvHandle, int], ...]:
+    def _fetch(self, handles: tuple[KvHandle, ...]) -> None:
         for handle in handles:
             if self.disk and handle in self.disk:
                 self.stored[handle] = self.disk[handle] = self.disk.pop(handle)
-        return self._sizes(handles)
 
-    def _sizes(self, handles: Iterable[KvHandle]) -> tuple[tuple[KvHandle, int], ...]:
-        return tuple((handle, self._size(self.stored[handle])) for handle in handles if handle in self.stored)
+    def _stored(self, sequence_id: SequenceId | None, handles: Sequence[KvHandle]) -> c.Stored:
+        sizes = tuple((handle, self._size(self.stored[handle])) for handle in handles if handle in self.stored)
+        missing = tuple(handle for handle in handles if handle not in self.stored)
+        return c.Stored(sequence_id, sizes, missing)
 
     def _size(self, piece: KvPiece) -> int:
         return len(piece.token_ids) * self.facts.kv_bytes_per_token

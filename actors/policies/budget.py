@@ -19,16 +19,23 @@ class KvBudget:
 
 
 def kv_budget(
-    facts: ModelFacts, *, keep_mb: int | None, keep_fraction: float, context_tokens: int | None = None
+    facts: ModelFacts,
+    *,
+    total_mb: int | None,
+    keep_mb: int | None,
+    keep_fraction: float,
+    context_tokens: int | None = None,
 ) -> KvBudget:
-    """Share out what the weights leave of the device's memory.
+    """Share out what is free once the model is loaded.
 
     Args:
+        total_mb: MiB for all KV caches, or None for what is free.
         keep_mb: MiB for kept prefixes, or None for `keep_fraction` of the device's memory.
         context_tokens: the longest sequence that the operator wants, or None for what the model declares.
     """
     wanted = context_tokens or facts.context_tokens
-    total = max(0, round(facts.memory_bytes * (1 - WORKING_FRACTION)) - facts.weight_bytes)
+    free = max(0, round(facts.free_bytes - facts.memory_bytes * WORKING_FRACTION))
+    total = free if total_mb is None else total_mb << 20
     keep = round(facts.memory_bytes * keep_fraction) if keep_mb is None else keep_mb << 20
     holds = total // facts.kv_bytes_per_token if facts.kv_bytes_per_token else wanted
     return KvBudget(total, min(keep, total), max(1, min(wanted, holds)))

@@ -1,7 +1,7 @@
 """Cuts a history into pieces of KV cache and names them by what they hold."""
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from itertools import pairwise
 
@@ -19,16 +19,35 @@ def root_of(salt: str) -> KvHandle:
     return KvHandle(blake2b(data, digest_size=_DIGEST_BYTES, person=b"troupe.root").digest())
 
 
-def cut(root: KvHandle, ids: tuple[int, ...], stops: Sequence[int]) -> tuple[KvPiece, ...]:
-    """The pieces that end at `stops`: ascending, distinct, 1 to len(ids); the last may leave some ids over. Ids are
-    below 2**32, or OverflowError."""
-    pieces: list[KvPiece] = []
-    parent = root
-    for start, stop in pairwise((0, *stops)):
+def cut(
+    root: KvHandle, ids: tuple[int, ...], stops: Sequence[int], begun: tuple[KvPiece, ...] = ()
+) -> tuple[KvPiece, ...]:
+    """The pieces that end at `stops`: ascending, distinct, 1 to len(ids), where the last may leave some ids over. Ids
+    are below 2**32, or OverflowError. `begun` is the chain's beginning, if that is cut already; stops lie behind it."""
+    pieces = list(begun)
+    first, parent = (begun[-1].stop, begun[-1].handle) if begun else (0, root)
+    for start, stop in pairwise((first, *stops)):
         piece = KvPiece(_name(parent, ids[start:stop]), parent, start, ids[start:stop])
         pieces.append(piece)
         parent = piece.handle
     return tuple(pieces)
+
+
+def chains(pieces: Iterable[KvPiece], *, every: bool) -> list[tuple[KvPiece, ...]]:
+    """The chains that pieces make up, where all of one is there, in the order of their last pieces: of `every` piece
+    the chain that ends with it, or only of those that no other goes on from."""
+    by_handle = {piece.handle: piece for piece in pieces}
+    inner = set() if every else {piece.parent for piece in by_handle.values()}
+    found = []
+    for piece in by_handle.values():
+        if piece.handle in inner:
+            continue
+        chain = [piece]
+        while chain[-1].start and (parent := by_handle.get(chain[-1].parent)):
+            chain.append(parent)
+        if not chain[-1].start:
+            found.append(tuple(reversed(chain)))
+    return found
 
 
 def block_stops(tokens: int) -> tuple[int, ...]:

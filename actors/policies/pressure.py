@@ -13,3 +13,8 @@ def pressure_level(used: float, *, warn: float, limit: float, last: PressureLeve
     if used >= warn or (last is not PressureLevel.NORMAL and used >= warn - HYSTERESIS):
         return PressureLevel.WARN
     return PressureLevel.NORMAL
+
+
+def share_kept(level: PressureLevel) -> float:
+    """How much of its bytes the prefix cache may keep: it gives way before anybody who runs does."""
+    return {PressureLevel.NORMAL: 1.0, PressureLevel.WARN: 0.5, PressureLevel.LIMIT: 0.0}[level]

@@ -15,8 +15,12 @@ class Entry:
 
     root: KvHandle
     token_ids: tuple[int, ...]
-    handles: tuple[KvHandle, ...]
-    """From the first piece on; all of them are needed."""
+    pieces: tuple[KvPiece, ...]
+    """From the first one on; all of them are needed."""
+
+    @property
+    def handles(self) -> tuple[KvHandle, ...]:
+        return tuple(piece.handle for piece in self.pieces)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +116,7 @@ class Tier:
         """Keep the sequence that `pieces` (all of its chain, at least one) make up, as the most recently used; `sizes`
         in bytes, of those not held yet at least. Gives its entry, or the one that serves all of it already, and the
         handles that are of no use after this: of entries it replaces, and of its own pieces if it was not needed."""
-        entry = Entry(root, tuple(chain.from_iterable(p.token_ids for p in pieces)), tuple(p.handle for p in pieces))
+        entry = Entry(root, tuple(chain.from_iterable(piece.token_ids for piece in pieces)), pieces)
         found = self.find(root, entry.token_ids)
         if found is not None and found.tokens == len(entry.token_ids):
             self.use(found.entry)

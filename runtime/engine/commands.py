@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from runtime.types import FinishReason, KvHandle, MemoryUsage, ModelFacts, Sampling, SequenceId, TokenOutput
+from runtime.types import FinishReason, KvHandle, KvPiece, MemoryUsage, ModelFacts, Sampling, SequenceId, TokenOutput
 
 # --- commands ------------------------------------------------------------------------------------------------
 
@@ -13,6 +13,10 @@ class LoadModel:
 
     path: str
     trust_remote_code: bool = False
+    kv_bits: int | None = None
+    """Bits per element of the KV caches; None: the type that the model computes in."""
+    cache_dir: str = ""
+    """Where pieces of KV cache outlive the engine; empty: nowhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,7 @@ class JoinRow:
     """How many ids of `history` are the prompt; the rest is output, and counts towards max_tokens."""
     sampling: Sampling
     keep_kv: bool
-    """Keep the KV cache when the row finishes, until StoreKv or Forget."""
+    """Keep the KV cache when the row finishes, until Forget."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,26 +79,53 @@ class Forget:
 
 @dataclass(frozen=True, slots=True)
 class StoreKv:
-    """Keep the KV cache of a finished row under `handle`. Answered by Done."""
+    """Keep pieces of a sequence's KV cache, in whatever phase it is. What it does not hold is left out, and so is all
+    of a sequence that is not known (any more); a piece that is kept already is not kept twice. Answered by Stored."""
 
     sequence_id: SequenceId
-    handle: KvHandle
+    pieces: tuple[KvPiece, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class LoadKv:
-    """Start a sequence with the first `tokens` tokens of a stored KV cache, which stays stored. Answered by Done."""
+    """Start a sequence, or start it anew, with the first `tokens` tokens of kept pieces, which stay kept. Caches that
+    cannot be cut must be loaded up to a piece's end. Answered by KvLoaded."""
 
-    handle: KvHandle
     sequence_id: SequenceId
+    handles: tuple[KvHandle, ...]
+    """In the order of their tokens, from the first on."""
     tokens: int
 
 
 @dataclass(frozen=True, slots=True)
 class DropKv:
-    """Let go of stored KV caches; unknown handles are ignored. Answered by Done."""
+    """Let go of kept pieces in memory; unknown handles are ignored. Answered by Done."""
 
     handles: tuple[KvHandle, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ListKv:
+    """Tell which pieces are on disk. Answered by KvListed."""
+
+
+@dataclass(frozen=True, slots=True)
+class FetchKv:
+    """Read pieces from disk into memory. One that is missing, damaged or foreign is skipped. Answered by Stored."""
+
+    handles: tuple[KvHandle, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EraseKv:
+    """Delete pieces on disk; unknown handles are ignored. Answered by Done."""
+
+    handles: tuple[KvHandle, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GiveBack:
+    """Return freed memory that is kept for reuse to the system. Answered by Done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +133,21 @@ class MemoryReport:
     """Measure. Answered by MemoryReported."""
 
 
-Command = LoadModel | Prefill | Join | Decode | Forget | StoreKv | LoadKv | DropKv | MemoryReport
+Command = (
+    LoadModel
+    | Prefill
+    | Join
+    | Decode
+    | Forget
+    | StoreKv
+    | LoadKv
+    | DropKv
+    | ListKv
+    | FetchKv
+    | EraseKv
+    | GiveBack
+    | MemoryReport
+)
 
 # --- results -------------------------------------------------------------------------------------------------
 
@@ -150,6 +195,8 @@ class DecodedRow:
     tokens: tuple[TokenOutput, ...]
     finish: FinishReason | None
     """Set with the row's last token; the row has left the batch by then."""
+    kv_tokens: int = 0
+    """With `finish`: how many leading ids of its history the kept cache holds; 0 if none was kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +206,31 @@ class Decoded:
     """Steps that were run: fewer than asked for when no row was left, or when one failed."""
     seconds: float
     failed: tuple[SequenceFailed, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What is in memory now of the pieces that were named."""
+
+    sequence_id: SequenceId | None
+    """Whose they are; None of pieces that were fetched."""
+    sizes: tuple[tuple[KvHandle, int], ...]
+    """Bytes by piece."""
+    missing: tuple[KvHandle, ...] = ()
+    """Those that could not be had."""
+
+
+@dataclass(frozen=True, slots=True)
+class KvLoaded:
+    sequence_id: SequenceId
+    tokens: int
+    """How many it starts with; 0: a piece was not in memory, and nothing was done."""
+
+
+@dataclass(frozen=True, slots=True)
+class KvListed:
+    pieces: tuple[tuple[KvPiece, int], ...]
+    """With their bytes on disk; least recently used first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,4 +262,4 @@ class Alive:
     doing: str
 
 
-Result = Loaded | Prefilled | Decoded | Done | MemoryReported | CommandFailed
+Result = Loaded | Prefilled | Decoded | Stored | KvLoaded | KvListed | Done | MemoryReported | CommandFailed
