@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -13,6 +13,13 @@ import orjson
 TOKENS = re.compile(rb'"completion_tokens":\s*(\d+)')
 TEXT = re.compile(rb'"(?:content|text|reasoning)":\s*"[^"]')
 """A chunk that holds text, or some other model output; the role chunk and the last ones do not."""
+CONTENT = re.compile(rb'"content":\s*("(?:[^"\\]|\\.)*")')
+Message = Mapping[str, str]
+"""One of a chat: `role` and `content`."""
+
+
+def user(content: str) -> Message:
+    return {"role": "user", "content": content}
 
 
 @dataclass(slots=True)
@@ -26,6 +33,13 @@ class Streamed:
     tokens: int = 0
     """Output tokens, as the server counts them."""
     error: str = ""
+    received: bytearray = field(default_factory=bytearray)
+    """All that came, as it came."""
+
+    @property
+    def text(self) -> str:
+        """What a chat's reply says."""
+        return "".join(orjson.loads(found) for found in CONTENT.findall(self.received))
 
     @property
     def first_s(self) -> float:
@@ -58,23 +72,25 @@ class Target:
         body = {"prompt": prompt, "max_tokens": max_tokens}
         return await self._stream("/v1/completions", body, watch or Streamed(time.perf_counter()))
 
-    async def chat(self, message: str, max_tokens: int, schema: Mapping[str, object] | None = None) -> Streamed:
+    async def chat(
+        self, messages: Sequence[Message], max_tokens: int, schema: Mapping[str, object] | None = None
+    ) -> Streamed:
         """Stream one greedy reply to its end; JSON of that schema, if one is given."""
-        body: dict[str, object] = {"messages": [{"role": "user", "content": message}], "max_tokens": max_tokens}
+        body: dict[str, object] = {"messages": messages, "max_tokens": max_tokens}
         if schema is not None:
             body["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
         return await self._stream("/v1/chat/completions", body, Streamed(time.perf_counter()))
 
     async def _stream(self, path: str, body: dict[str, object], result: Streamed) -> Streamed:
         body |= {"model": self.model, "temperature": 0, "stream": True, "stream_options": {"include_usage": True}}
-        tail = b""
         async with await anyio.connect_tcp(self._host, self._port) as connection:
             await connection.send(self._post(path, body))
             async for data in _arriving(connection):
                 if TEXT.search(data):
                     result.arrivals.append(time.perf_counter())
-                tail = (tail + data)[-2000:]
+                result.received += data
         result.ended_at = time.perf_counter()
+        tail = result.received[-2000:]
         found = TOKENS.findall(tail)
         if found and b"[DONE]" in tail:
             result.tokens = int(found[-1])

@@ -3,6 +3,7 @@
 import os
 import platform
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -11,6 +12,7 @@ import anyio
 
 from api.bench import scenarios as sc
 from api.bench.client import Target
+from api.bench.prefixes import Prefixes, prefixes, restarted
 from runtime import __version__
 
 STREAMS = (1, 8, 32)
@@ -26,6 +28,8 @@ class Load:
     running_tokens: int = 4000
     """Enough for the running streams to outlast the long prompt."""
     structure_tokens: int = 400
+    rounds: int = 9
+    """Of what is measured by its median."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,7 @@ class Figures:
 
     throughput: dict[int, sc.Throughput]
     stall: sc.Stall
-    prefix: sc.Prefix
+    prefixes: Prefixes
     health: sc.Health
 
     def rows(self) -> dict[str, float]:
@@ -52,12 +56,22 @@ class Figures:
         found["stall: longest gap of 8 streams over their usual, while a long prompt comes in"] = self.stall.ratio
         found["the same before it comes in (what the machine does to their pace by itself)"] = quiet
         found["that prompt's time to first token (s)"] = self.stall.long_first_s
-        found["1,500-token prefix, cold: time to first token (s)"] = self.prefix.cold_s
-        found["the same prompt again (s)"] = self.prefix.repeat_s
-        found["another tail on it (s)"] = self.prefix.tail_s
+        found |= _prefix_rows(self.prefixes)
         found["/health p50 under load (ms)"] = self.health.p50_s * 1e3
         found["/health p99 under load (ms)"] = self.health.p99_s * 1e3
         return found
+
+
+def _prefix_rows(found: Prefixes) -> dict[str, float]:
+    return {
+        "chat on a 1,500-token system prompt, cold: time to first token (s)": found.cold_s,
+        "the same chat again (s)": found.repeat_s,
+        "its second turn (s)": found.turn_s,
+        "another message on that system prompt (s)": found.tail_s,
+        "again over cold": found.repeat_s / found.cold_s,
+        "second turn over cold": found.turn_s / found.cold_s,
+        "another message over cold": found.tail_s / found.cold_s,
+    }
 
 
 def measure(target: Target, load: Load, say: Callable[[str], None]) -> Figures:
@@ -69,6 +83,7 @@ def measure(target: Target, load: Load, say: Callable[[str], None]) -> Figures:
         throughput[streams] = anyio.run(one, target, streams)
     say(f"{target.name}: a long prompt among 8 streams, prefixes, /health")
     long = load.long_tokens
+    prefix = partial(prefixes, shared_tokens=long // 2, rounds=load.rounds)
     stall = partial(
         sc.stall, streams=8, prompt_tokens=long, warm_chunks=load.warm_chunks, max_tokens=load.running_tokens
     )
@@ -76,7 +91,7 @@ def measure(target: Target, load: Load, say: Callable[[str], None]) -> Figures:
     return Figures(
         throughput=throughput,
         stall=anyio.run(stall, target),
-        prefix=anyio.run(partial(sc.prefix, shared_tokens=long // 2), target),
+        prefixes=anyio.run(prefix, target),
         health=anyio.run(health, target),
     )
 
@@ -90,6 +105,19 @@ def structure_rows(target: Target, load: Load, say: Callable[[str], None]) -> di
         "8 chats, free: tokens/s from the first token on": found.free_tokens_per_s,
         "8 chats, held to a JSON schema": found.constrained_tokens_per_s,
         "constrained over free": found.ratio,
+    }
+
+
+def restart_rows(
+    start: Callable[[], AbstractContextManager[Target]], load: Load, say: Callable[[str], None]
+) -> dict[str, float]:
+    """What a cache on disk is worth to a server that `start` starts."""
+    say("a restart on the same --cache-dir")
+    found = restarted(start, shared_tokens=load.long_tokens // 2, rounds=load.rounds)
+    return {
+        "with --cache-dir, that chat, cold: time to first token (s)": found.cold_s,
+        "the same chat again after a restart (s)": found.again_s,
+        "after a restart over cold": found.again_s / found.cold_s,
     }
 
 

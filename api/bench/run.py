@@ -2,7 +2,9 @@
 
 import os
 import sys
+import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 from api.bench import models, report, servers
@@ -13,7 +15,7 @@ from runtime.models.home import home
 from runtime.models.resolve import resolve
 
 TINY = Load(max_tokens=128)
-DEFAULT = Load(max_tokens=24, warm_chunks=20, running_tokens=1000, structure_tokens=64)
+DEFAULT = Load(max_tokens=24, warm_chunks=20, running_tokens=1000, structure_tokens=64, rounds=3)
 RAW_STEPS = 200
 
 HEAD = """# Benchmarks
@@ -23,9 +25,10 @@ HEAD = """# Benchmarks
 {conditions}; {blas}. {date}.
 
 Each server ran with its own defaults, as a process of its own, one after the other in the same run, on the same
-directory of float32 weights, driven over HTTP (`/v1/completions`, streamed, greedy, every prompt beginning differently)
-by the same client, on the same machine. A machine of two cores is shared by server and client; figures vary by some
-ten per cent from run to run, so read the ratios. The *raw loop* is forward and argmax in MLX with no server around it.
+directory of float32 weights, driven over HTTP (`/v1/completions`, or `/v1/chat/completions` where it says chat;
+streamed, greedy, every prompt beginning differently, but for chats that go on) by the same client, on the same machine.
+A machine of two cores is shared by server and client; figures vary by some ten per cent from run to run, so read the
+ratios. The *raw loop* is forward and argmax in MLX with no server around it.
 """
 
 
@@ -88,6 +91,8 @@ def _compare(model: Path, load: Load) -> str:
             columns[target.name] = report.measure(target, load, say)
             if start is servers.troupe:  # mlx_lm.server enforces no structure
                 extra = report.structure_rows(target, load, say)
+    with tempfile.TemporaryDirectory() as folder:
+        extra |= report.restart_rows(partial(servers.troupe, model, "--cache-dir", folder), load, say)
     steps = RAW_STEPS if load is TINY else load.max_tokens
     extra |= {f"raw loop, tokens/s, {rows} rows": servers.raw_loop(model, rows, steps) for rows in report.STREAMS}
     return report.table(columns, extra)

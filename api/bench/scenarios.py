@@ -9,7 +9,7 @@ from functools import partial
 
 import anyio
 
-from api.bench.client import Streamed, Target
+from api.bench.client import Streamed, Target, user
 
 HEALTH_EVERY_S = 0.05
 SETTLING = 5
@@ -137,24 +137,6 @@ def _gaps(result: Streamed, begin: float, end: float) -> list[float]:
 
 
 @dataclass(frozen=True, slots=True)
-class Prefix:
-    """Time to first token, in seconds."""
-
-    cold_s: float
-    repeat_s: float
-    """The same prompt again."""
-    tail_s: float
-    """Another tail on the same beginning."""
-
-
-async def prefix(target: Target, *, shared_tokens: int) -> Prefix:
-    shared = prompt_of(shared_tokens)
-    prompts = (shared + " one", shared + " one", shared + " two, and more")
-    cold, repeat, tail = [(await together(target, [prompt], 4))[0].first_s for prompt in prompts]
-    return Prefix(cold, repeat, tail)
-
-
-@dataclass(frozen=True, slots=True)
 class Health:
     """Latency of GET /health in seconds, under load."""
 
@@ -214,7 +196,7 @@ async def structure(target: Target, *, streams: int, max_tokens: int, rounds: in
     rates: dict[bool, list[float]] = {False: [], True: []}
     for turn in range(2 * rounds):
         schema = PEOPLE if turn % 2 else None
-        prompts = [f"{short_prompt()} Write a very long list of people." for _ in range(streams)]
-        results = await _at_once(target, [partial(target.chat, prompt, max_tokens, schema) for prompt in prompts])
+        chats = [[user(f"{short_prompt()} Write a very long list of people.")] for _ in range(streams)]
+        results = await _at_once(target, [partial(target.chat, chat, max_tokens, schema) for chat in chats])
         rates[schema is not None].append(sum(result.tokens_per_s for result in results))
     return Structure(statistics.median(rates[False]), statistics.median(rates[True]))

@@ -1,10 +1,15 @@
 """The benchmark measures what it says it measures, on a real server with a tiny model."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import anyio
+import httpx
 import pytest
 
 from api.bench import scenarios as sc
-from api.bench.client import Streamed, Target
+from api.bench.client import Streamed, Target, user
+from api.bench.prefixes import prefixes, restarted
 from api.bench.report import Figures, table
 from tests.e2e.process import ServerProcess
 
@@ -20,7 +25,7 @@ async def figures(target: Target) -> Figures:
     return Figures(
         throughput={n: await sc.throughput(target, n, max_tokens=12) for n in (1, 3)},
         stall=await sc.stall(target, streams=2, prompt_tokens=300, warm_chunks=10, max_tokens=1900),
-        prefix=await sc.prefix(target, shared_tokens=100),
+        prefixes=await prefixes(target, shared_tokens=100, rounds=2),
         health=await sc.health(target, streams=3, prompt_tokens=100, max_tokens=100),
     )
 
@@ -41,8 +46,30 @@ async def test_the_cost_of_structure_is_that_of_streams_that_all_run_to_their_en
         found = await sc.structure(Target(tiny_server.url), streams=2, max_tokens=40, rounds=1)
     assert found.free_tokens_per_s > 1
     assert found.constrained_tokens_per_s > 1
-    held = await Target(tiny_server.url).chat("People.", 40, sc.PEOPLE)
+    held = await Target(tiny_server.url).chat([user("People.")], 40, sc.PEOPLE)
     assert held.tokens == 40
+
+
+def test_a_restart_is_measured_with_the_same_chats(tiny_server: ServerProcess) -> None:
+    starts: list[int] = []
+
+    @contextmanager
+    def start() -> Iterator[Target]:
+        starts.append(len(starts))
+        yield Target(tiny_server.url)
+
+    found = restarted(start, shared_tokens=1500, rounds=3)
+    assert starts == [0, 1]
+    assert 0 < found.again_s < found.cold_s
+
+
+def test_the_text_of_a_reply_is_put_together_from_its_chunks(tiny_server: ServerProcess) -> None:
+    chat = [user('Tell me about "quotes" and\nlines.')]
+    streamed = anyio.run(Target(tiny_server.url).chat, chat, 30)
+    whole = httpx.post(
+        f"{tiny_server.url}/v1/chat/completions", json={"messages": chat, "max_tokens": 30, "temperature": 0}
+    )
+    assert streamed.text == whole.json()["choices"][0]["message"]["content"]
 
 
 async def test_tokens_are_counted_as_the_server_counts_them(tiny_server: ServerProcess) -> None:
