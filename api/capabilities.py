@@ -26,7 +26,7 @@ def _features(settings: Settings) -> Features:
     return {
         "streaming": True,
         "logprobs": True,
-        "prefix_cache": settings.cache_memory_mb != 0,
+        "prefix_cache": _keeps_prefixes(settings),
         "tools": settings.tool_parser is not None,
         "structured_output": True,
         "reasoning": settings.reasoning_parser is not None,
@@ -34,6 +34,12 @@ def _features(settings: Settings) -> Features:
         "strict_model_id": settings.strict_model_id,
         "metrics": settings.enable_metrics,
     }
+
+
+def _keeps_prefixes(settings: Settings) -> bool:
+    if settings.cache_memory_mb is None:
+        return settings.cache_memory_percent > 0
+    return settings.cache_memory_mb > 0
 
 
 def _limits(settings: Settings, facts: ModelFacts) -> Limits:

@@ -55,10 +55,24 @@ def test_what_is_said_follows_the_settings() -> None:
     assert rich["parsers"] == {"tool_call": "auto", "reasoning": "qwen3"}
     assert (rich["features"]["tools"], rich["features"]["reasoning"]) == (True, True)
     assert (rich["features"]["strict_model_id"], rich["features"]["metrics"]) == (True, True)
-    assert (plain["features"]["prefix_cache"], rich["features"]["prefix_cache"]) == (True, False)
     limits = rich["limits"]
     assert (limits["default_timeout_seconds"], limits["default_max_tokens"]) == (7.0, 100)
     assert (limits["max_thinking_tokens"], limits["max_body_bytes"]) == (9, 16 << 20)
+
+
+@pytest.mark.parametrize(
+    ("settings", "kept"),
+    [
+        ({}, True),
+        ({"cache_memory_mb": 64}, True),
+        ({"cache_memory_mb": 0}, False),
+        ({"cache_memory_percent": 0.0}, False),
+        ({"cache_memory_percent": 0.0, "cache_memory_mb": 64}, True),
+        ({"cache_memory_mb": 0, "cache_dir": "prefixes"}, False),
+    ],
+)
+def test_prefixes_are_kept_unless_they_may_take_no_memory(settings: dict[str, object], kept: bool) -> None:
+    assert described(**settings)["features"]["prefix_cache"] is kept
 
 
 def test_the_context_contract_has_what_the_model_declares_and_what_holds() -> None:
