@@ -11,7 +11,7 @@ import mlx.core as mx
 from mlx.nn.layers.base import Module
 
 from runtime.engine.commands import DecodedRow, JoinRow, SequenceFailed
-from runtime.mlx.caches import Caches, extend, merge
+from runtime.mlx.caches import Caches, Held, extend, merge
 from runtime.mlx.choice import Choice
 from runtime.mlx.edits import RowHistory
 from runtime.mlx.grammar import Grammars, Mask, Matcher
@@ -58,8 +58,9 @@ class Step:
     """What came of one step."""
 
     rows: list[DecodedRow] = field(default_factory=list)
-    kept: dict[SequenceId, Caches] = field(default_factory=dict)
-    """Caches of rows that ended and were to be kept. They hold all of the row's history but the last id."""
+    kept: dict[SequenceId, Held] = field(default_factory=dict)
+    """Caches of rows that ended and were to be kept. They hold all of the row's history but the last id, or that too:
+    the next step may have begun."""
     failed: list[SequenceFailed] = field(default_factory=list)
 
     def __add__(self, other: "Step") -> "Step":
@@ -146,10 +147,10 @@ class DecodeBatch:
         finishes = [row.take(output.token_id) for row, output in zip(self._rows, outputs, strict=True)]
         if logits is not None and self._choice is None:
             self._choice = self._choose(logits, positions)
-        return self._hand_out(outputs, finishes)
+        return self._hand_out(outputs, finishes, fed=logits is not None)
 
-    def _hand_out(self, outputs: Sequence[TokenOutput], finishes: Sequence[FinishReason | None]) -> Step:
-        """Part with a step's tokens, and with the rows that it ends."""
+    def _hand_out(self, outputs: Sequence[TokenOutput], finishes: Sequence[FinishReason | None], *, fed: bool) -> Step:
+        """Part with a step's tokens, which may have been fed already, and with the rows that it ends."""
         step = Step()
         going_on: list[tuple[Row, TokenOutput]] = []
         leaving = []
@@ -157,9 +158,11 @@ class DecodeBatch:
             if row.error:
                 step.failed.append(SequenceFailed(row.spec.sequence_id, row.error, refused=True))
             else:
-                step.rows.append(DecodedRow(row.spec.sequence_id, (output,), finish))
-            if finish and row.spec.keep_kv and not row.error:
-                step.kept[row.spec.sequence_id] = self._cache_of(place)
+                kept = finish is not None and row.spec.keep_kv
+                tokens = len(row.history) + fed if kept else 0
+                step.rows.append(DecodedRow(row.spec.sequence_id, (output,), finish, tokens))
+                if kept:
+                    step.kept[row.spec.sequence_id] = Held(self._caches_of(place), tokens)
             if finish or row.error:
                 leaving.append(place)
             else:
@@ -169,6 +172,13 @@ class DecodeBatch:
         for row, output in going_on:
             row.history.append(output.token_id)
         return step
+
+    def held(self, sequence_id: SequenceId) -> Held | None:
+        """A copy of a row's caches, with all of its history; None if there is no such row."""
+        for place, row in enumerate(self._rows):
+            if row.spec.sequence_id == sequence_id:
+                return Held(self._caches_of(place), len(row.history))
+        return None
 
     def forget(self, sequence_ids: Sequence[SequenceId]) -> None:
         """Let rows go; unknown ids are ignored."""
@@ -214,12 +224,9 @@ class DecodeBatch:
     def _sampler_for(self, rows: Sequence[Row]) -> Sampler:
         return Sampler([row.for_sampler() for row in rows], self._vocab_size)
 
-    def _cache_of(self, place: int) -> Caches:
-        """A copy of the cache of a row whose last token was not added to its history yet, cut back to that history."""
-        wanted = len(self._rows[place].history)
+    def _caches_of(self, place: int) -> Caches:
+        """A copy of a row's caches; those that cannot be merged are its own."""
         caches = [each.extract(place) if hasattr(each, "extract") else each for each in self._caches]
-        for cache in caches:
-            cache.trim(cache.size() - wanted)
         mx.eval([cache.state for cache in caches])
         return caches
 

@@ -1,14 +1,51 @@
-"""What is done to mlx-lm's KV caches here: merge them, put batches together, take a beginning, count their bytes."""
+"""What is done to mlx-lm's KV caches here: make, look into and merge them, put batches together, count their bytes."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
-from mlx.utils import tree_map
-from mlx_lm.models.cache import BatchKVCache
+from mlx.nn.layers.base import Module
+from mlx.utils import tree_flatten
+from mlx_lm.models.cache import BatchKVCache, CacheList, KVCache, QuantizedKVCache, make_prompt_cache
+
+from runtime.mlx import quantised
 
 Caches = list[Any]
 """One mlx-lm cache object per layer."""
+
+
+@dataclass(slots=True)
+class Held:
+    """The caches of one sequence, and how many tokens of its history are in them: some caches cannot tell."""
+
+    caches: Caches
+    tokens: int = 0
+
+
+def new(model: Module, kv_bits: int | None) -> Caches:
+    """Empty caches for one sequence."""
+    caches: Caches = make_prompt_cache(model) if kv_bits is None else quantised.new(model, kv_bits)
+    return caches
+
+
+def members(caches: Caches) -> Caches:
+    """The caches, with the members of a CacheList in its place."""
+    found: Caches = []
+    for cache in caches:
+        found += members(list(cache.caches)) if isinstance(cache, CacheList) else [cache]
+    return found
+
+
+def can_be_cut(cache: object) -> bool:
+    """Whether any part of the tokens can be taken out of a cache: whether all its arrays have them on axis 2, each in
+    its place. (mlx-lm's `is_trimmable` is true of more: of caches that forget, as long as they have not.)"""
+    return isinstance(cache, KVCache | QuantizedKVCache)
+
+
+def cut_anywhere(caches: Caches) -> bool:
+    """Whether that is true of all of them."""
+    return all(map(can_be_cut, members(caches)))
 
 
 def merge(caches: Sequence[Caches]) -> Caches:
@@ -46,26 +83,8 @@ def _extend(a: Any, b: Any) -> None:
     a._idx = end
 
 
-def beginning(caches: Caches, tokens: int) -> Caches:
-    """New caches with the first `tokens` tokens of `caches`, which stay as they are.
-
-    Buffers are shared until one side writes. The array objects must not be: assigning to a slice changes the object
-    that it is done on, in whosever hands it is.
-    """
-    copies = [type(cache).from_state(tree_map(_another, cache.state)) for cache in caches]
-    for cache in copies:
-        cache.trim(cache.size() - tokens)
-    return copies
-
-
-def _another(leaf: object) -> object:
-    return leaf[...] if isinstance(leaf, mx.array) else leaf
-
-
-def bytes_per_token(cache: object) -> int:
-    """What one more token costs in a layer's cache, of which one holds a token already. Caches without keys keep a
-    state of fixed size, and cost nothing more."""
-    keys, values = getattr(cache, "keys", None), getattr(cache, "values", None)
-    if not isinstance(keys, mx.array) or not isinstance(values, mx.array):
-        return 0
-    return int(keys.nbytes // keys.shape[2] + values.nbytes // values.shape[2])
+def bytes_per_token(caches: Caches) -> int:
+    """What one more token costs in caches that hold one token already. Caches without keys keep a state of fixed size,
+    and cost nothing more; those that slide are taken for such as grow."""
+    both = [(getattr(cache, "keys", None), getattr(cache, "values", None)) for cache in members(caches)]
+    return sum(leaf.nbytes // leaf.shape[2] for leaf in dict(tree_flatten(both)).values() if isinstance(leaf, mx.array))

@@ -1,5 +1,6 @@
 """The one place that knows what differs between MLX's devices: CPU, Metal and CUDA."""
 
+from math import inf
 from typing import Literal
 
 import mlx.core as mx
@@ -23,6 +24,15 @@ def memory_bytes() -> int:
     return int(mx.device_info().get(key, psutil.virtual_memory().total))
 
 
+def free_bytes() -> int:
+    """How much of it nobody uses now, as far as this process can see."""
+    available = psutil.virtual_memory().available
+    if name() == "cpu":
+        return available
+    unused = max(0, memory_bytes() - mx.get_active_memory())
+    return min(unused, available) if name() == "metal" else unused
+
+
 def suit(model: Module) -> Module:
     """Give a lazily loaded `model` the form that is fastest here.
 
@@ -40,11 +50,16 @@ SHORT_TOKENS = 512
 """Rows up to this length share a batch whatever they are."""
 
 
-def may_share_a_batch(tokens: int, other_tokens: int) -> bool:
-    """Whether rows of these lengths belong in one batch, where all are padded to the longest.
+def padding_ratio() -> float:
+    """How many times its own length a longer row may be padded to in a batch.
 
     A GPU reads the weights once a step, whoever takes part, so there all do. On the CPU rows cost as much together as
     apart, so that padding would only add to it.
     """
+    return 2.0 if name() == "cpu" else inf
+
+
+def may_share_a_batch(tokens: int, other_tokens: int) -> bool:
+    """Whether rows of these lengths belong in one batch, where all are padded to the longest."""
     longer, shorter = max(tokens, other_tokens), min(tokens, other_tokens)
-    return name() != "cpu" or longer <= max(SHORT_TOKENS, 2 * shorter)
+    return longer <= max(SHORT_TOKENS, padding_ratio() * shorter)

@@ -4,21 +4,22 @@ import gc
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import assert_never
 
 import mlx.core as mx
-from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache
 
 from runtime.engine import commands as c
 from runtime.engine.host import Beat
 from runtime.mlx import device, grammar, loader, memory
 from runtime.mlx.batch import DecodeBatch, Step
-from runtime.mlx.caches import Caches, beginning, bytes_per_token
+from runtime.mlx.caches import Caches, Held, bytes_per_token, cut_anywhere, new
+from runtime.mlx.kv_store import KvStore
 from runtime.mlx.revival import failure_of, revive
 from runtime.mlx.scoring import score
-from runtime.types import KvHandle, ModelFacts, SequenceId
+from runtime.types import KvHandle, KvPiece, ModelFacts, SequenceId
 
 log = logging.getLogger("troupe.engine")
 
@@ -36,42 +37,51 @@ class MlxEngine:
         self._grammars: grammar.Grammars
         self._batches: list[DecodeBatch] = []
         """More than one only where padding costs more than it saves: see device.may_share_a_batch."""
-        self._prefilled: dict[SequenceId, Caches] = {}
+        self._kv_bits: int | None = None
+        self._prefilled: dict[SequenceId, Held] = {}
         """Sequences on their way to the batch."""
         self._joining: list[c.JoinRow] = []
-        self._finished: dict[SequenceId, Caches] = {}
-        """Kept caches of rows that ended, until StoreKv or Forget."""
-        self._stored: dict[KvHandle, Caches] = {}
+        self._finished: dict[SequenceId, Held] = {}
+        """Kept caches of rows that ended, until Forget."""
+        self._kept = KvStore(beat)
         self._turns = 0
 
     def execute(self, command: c.Command) -> c.Result:
         match command:
-            case c.LoadModel(path, trust_remote_code):
-                return c.Loaded(self._load(Path(path), trust_remote_code))
+            case c.LoadModel():
+                return c.Loaded(self._load(command))
             case c.Prefill(slices):
                 return self._prefill(slices)
             case c.Decode(steps):
                 return self._decode(steps)
             case c.Join(rows):
                 for row in rows:
-                    self._prefilled.setdefault(row.sequence_id, self._new_caches())
+                    self._begun(row.sequence_id)
                 self._joining += rows
             case c.Forget(sequence_ids):
                 self._forget(sequence_ids)
-            case c.StoreKv(sequence_id, handle):
-                self._stored[handle] = self._finished.pop(sequence_id)
-            case c.LoadKv(handle, sequence_id, tokens):
-                self._prefilled[sequence_id] = beginning(self._stored[handle], tokens)
+            case c.StoreKv(sequence_id, pieces):
+                return self._store(sequence_id, pieces)
+            case c.LoadKv(sequence_id, handles, tokens):
+                return self._load_kv(sequence_id, handles, tokens)
             case c.DropKv(handles):
-                for handle in handles:
-                    self._stored.pop(handle, None)
+                self._kept.drop(handles)
+            case c.ListKv():
+                return c.KvListed(())
+            case c.FetchKv(handles):
+                return self._kept.report(None, handles)
+            case c.EraseKv(handles):
+                pass
+            case c.GiveBack():
+                memory.give_back()
             case c.MemoryReport():
                 return c.MemoryReported(memory.measure())
             case _:
                 assert_never(command)
         return c.Done()
 
-    def _load(self, path: Path, trust_remote_code: bool) -> ModelFacts:
+    def _load(self, command: c.LoadModel) -> ModelFacts:
+        path, trust_remote_code = Path(command.path), command.trust_remote_code
         self._beat("loading the model")
         self._model = loader.load(path, trust_remote_code=trust_remote_code)
         self._beat("reading the tokeniser")
@@ -82,21 +92,29 @@ class MlxEngine:
             trust_remote_code=trust_remote_code,
         )
         self._beat("warming up")
-        caches = self._new_caches()
-        self._feed((0,), caches)
+        held = Held(self._new_caches())
+        self._feed((0,), held)
         gc.collect()
         gc.freeze()  # The libraries and the model are here to stay; collections need not go through them again.
+        return self._facts(held.caches)
+
+    def _facts(self, caches: Caches) -> ModelFacts:
+        """Args:
+        caches: with one token in them.
+        """
         return ModelFacts(
             context_tokens=self._model.context_tokens,
             declared_context_tokens=self._model.context_tokens,
             vocab_size=self._model.vocab_size,
-            kv_bytes_per_token=sum(map(bytes_per_token, caches)),
+            kv_bytes_per_token=bytes_per_token(caches),
             batchable=all(hasattr(cache, "merge") for cache in caches),
-            trimmable=can_trim_prompt_cache(caches),
+            trimmable=cut_anywhere(caches),
             device=device.name(),
             dtype=self._model.dtype,
             weight_bytes=self._model.weight_bytes,
             memory_bytes=device.memory_bytes(),
+            free_bytes=device.free_bytes(),
+            padding_ratio=device.padding_ratio(),
         )
 
     def _prefill(self, slices: tuple[c.PrefillSlice, ...]) -> c.Prefilled:
@@ -104,11 +122,12 @@ class MlxEngine:
         failed, scored = [], []
         for piece in slices:
             try:
-                caches = self._prefilled.setdefault(piece.sequence_id, self._new_caches())
+                held = self._begun(piece.sequence_id)
                 if piece.targets:
-                    scored.append(score(piece, self._model.model, caches, self._model.vocab_size))
+                    scored.append(score(piece, self._model.model, held.caches, self._model.vocab_size))
+                    held.tokens += len(piece.token_ids)
                 else:
-                    self._feed(piece.token_ids, caches)
+                    self._feed(piece.token_ids, held)
             except Exception as error:
                 self._prefilled.pop(piece.sequence_id, None)
                 failed.append(failure_of(piece.sequence_id, error))
@@ -117,10 +136,17 @@ class MlxEngine:
         tokens = sum(len(piece.token_ids) for piece in slices)
         return c.Prefilled(tokens, time.perf_counter() - started, tuple(failed), tuple(scored))
 
-    def _feed(self, token_ids: tuple[int, ...], caches: Caches) -> None:
-        """Put ids into a cache. Logits are never looked at, so they are never computed."""
-        self._model.model(mx.array([token_ids]), cache=caches)
-        mx.eval([cache.state for cache in caches])
+    def _begun(self, sequence_id: SequenceId) -> Held:
+        """What there is of a sequence on its way to the batch; nothing yet, if it was not heard of before."""
+        if sequence_id not in self._prefilled:
+            self._prefilled[sequence_id] = Held(self._new_caches())
+        return self._prefilled[sequence_id]
+
+    def _feed(self, token_ids: tuple[int, ...], held: Held) -> None:
+        """Put ids into a sequence's caches. Logits are never looked at, so they are never computed."""
+        self._model.model(mx.array([token_ids]), cache=held.caches)
+        mx.eval([cache.state for cache in held.caches])
+        held.tokens += len(token_ids)
 
     def _decode(self, steps: int) -> c.Decoded:
         started = time.perf_counter()
@@ -150,7 +176,7 @@ class MlxEngine:
         return step
 
     def _join(self, rows: Sequence[c.JoinRow], batch: DecodeBatch) -> Step:
-        batch.join(rows, [self._prefilled.pop(row.sequence_id) for row in rows])
+        batch.join(rows, [self._prefilled.pop(row.sequence_id).caches for row in rows])
         return Step()
 
     def _homes(self, rows: Sequence[c.JoinRow]) -> dict[int, list[c.JoinRow]]:
@@ -185,11 +211,11 @@ class MlxEngine:
         batch = DecodeBatch(self._model.model, self._model.vocab_size, self._grammars)
         everyones = []
         for row in rows:
-            caches = self._new_caches()
+            held = Held(self._new_caches())
             for start in range(0, len(row.history) - 1, REVIVAL_CHUNK):
-                self._feed(row.history[start : min(start + REVIVAL_CHUNK, len(row.history) - 1)], caches)
+                self._feed(row.history[start : min(start + REVIVAL_CHUNK, len(row.history) - 1)], held)
                 self._beat("making the batch anew")
-            everyones.append(caches)
+            everyones.append(held.caches)
         if rows:
             batch.join(rows, everyones)
         return batch
@@ -210,8 +236,26 @@ class MlxEngine:
             self._finished.pop(sequence_id, None)
 
     def _new_caches(self) -> Caches:
-        caches: Caches = make_prompt_cache(self._model.model)
-        return caches
+        return new(self._model.model, self._kv_bits)
+
+    def _store(self, sequence_id: SequenceId, pieces: tuple[KvPiece, ...]) -> c.Stored:
+        wanted = self._kept.without(pieces)
+        held = self._held(sequence_id) if wanted else None
+        if held:
+            self._kept.store(held, wanted)
+        return self._kept.report(sequence_id, [piece.handle for piece in pieces])
+
+    def _held(self, sequence_id: SequenceId) -> Held | None:
+        """What there is of a sequence, in whatever phase it is."""
+        in_batches = (batch.held(sequence_id) for batch in self._batches)
+        waiting = self._prefilled.get(sequence_id) or self._finished.get(sequence_id)
+        return waiting or next(filter(None, in_batches), None)
+
+    def _load_kv(self, sequence_id: SequenceId, handles: tuple[KvHandle, ...], tokens: int) -> c.KvLoaded:
+        held = self._kept.load(handles, tokens, self._new_caches())
+        if held:
+            self._prefilled[sequence_id] = held
+        return c.KvLoaded(sequence_id, tokens if held else 0)
 
 
 def _by_row(rows: Sequence[c.DecodedRow]) -> tuple[c.DecodedRow, ...]:
@@ -219,5 +263,5 @@ def _by_row(rows: Sequence[c.DecodedRow]) -> tuple[c.DecodedRow, ...]:
     found: dict[SequenceId, c.DecodedRow] = {}
     for row in rows:
         earlier = found[row.sequence_id].tokens if row.sequence_id in found else ()
-        found[row.sequence_id] = c.DecodedRow(row.sequence_id, earlier + row.tokens, row.finish)
+        found[row.sequence_id] = replace(row, tokens=earlier + row.tokens)
     return tuple(found.values())

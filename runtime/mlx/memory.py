@@ -1,4 +1,6 @@
-"""What the engine's process and the machine have in memory."""
+"""What the engine's process and the machine have in memory, and how some of it goes back."""
+
+import ctypes
 
 import mlx.core as mx
 import psutil
@@ -17,3 +19,12 @@ def measure() -> MemoryUsage:
         system_total_bytes=system.total,
         system_used_fraction=1 - system.available / system.total,
     )
+
+
+def give_back() -> None:
+    """Return memory that is free but kept for reuse to the system: MLX's, and, where the C library is glibc, malloc's.
+    (Others return large blocks at once.)"""
+    mx.clear_cache()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim:
+        trim(0)

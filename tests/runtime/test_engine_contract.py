@@ -1,7 +1,8 @@
 """What every engine and every host promises: MLX and the fake, in a thread and in a process, answer alike."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import anyio
 import pytest
 
+from actors.policies.pieces import block_stops, cut, root_of
 from runtime.engine import commands as c
 from runtime.engine import hosts
 from runtime.engine.host import Host
@@ -22,6 +24,8 @@ pytestmark = pytest.mark.anyio
 MakeHost = Callable[[Path], Host]
 
 PROMPT = (20, 21, 22, 23, 24, 25, 26)
+LONG = tuple(range(30, 180))
+ROOT = root_of("")
 
 
 class Submitter:
@@ -72,7 +76,7 @@ class Submitter:
                 return rows
             for each in result.rows:
                 earlier = rows[each.sequence_id].tokens if each.sequence_id in rows else ()
-                rows[each.sequence_id] = c.DecodedRow(each.sequence_id, earlier + each.tokens, each.finish)
+                rows[each.sequence_id] = replace(each, tokens=earlier + each.tokens)
 
     async def generate(self, number: int, prompt: tuple[int, ...], **sampling: Any) -> list[int]:
         """One sequence alone, from prompt to end."""
@@ -89,6 +93,16 @@ def row(number: int, history: tuple[int, ...], *, keep_kv: bool = False, output:
         sampling=Sampling(**{"max_tokens": 6, "temperature": 0.0, **sampling}),
         keep_kv=keep_kv,
     )
+
+
+def handles(result: c.Result) -> list[KvHandle]:
+    """Which pieces are in memory."""
+    assert isinstance(result, c.Stored)
+    return [handle for handle, _ in result.sizes]
+
+
+def load(number: int, wanted: Sequence[KvHandle], tokens: int) -> c.LoadKv:
+    return c.LoadKv(SequenceId(number), tuple(wanted), tokens)
 
 
 def ids(rows: dict[int, c.DecodedRow], number: int) -> list[int]:
@@ -142,9 +156,10 @@ async def test_commands_are_answered_in_order(make_host: MakeHost, tiny_model: P
         assert prefilled.tokens == 4
         assert isinstance(await engine(c.Join(())), c.Done)
         assert isinstance(await engine(c.Forget((SequenceId(99),))), c.Done)
-        assert isinstance(await engine(c.DropKv((KvHandle(99),))), c.Done)
+        assert isinstance(await engine(c.DropKv((KvHandle(b"nowhere"),))), c.Done)
         report = await engine(c.MemoryReport())
         assert isinstance(report, c.MemoryReported)
+        assert isinstance(await engine(c.GiveBack()), c.Done)
         assert 0 < report.usage.system_used_fraction < 1
         decoded = await engine(c.Decode())
         assert isinstance(decoded, c.Decoded)
@@ -296,21 +311,112 @@ async def test_a_forgotten_sequence_is_gone_in_every_phase_and_its_neighbour_goe
         assert earlier + ids(rows, 1) == alone
 
 
-async def test_a_kept_cache_serves_a_later_sequence_and_stays(make_host: MakeHost, tiny_model: Path) -> None:
+async def test_a_finished_rows_cache_is_kept_until_it_is_forgotten(make_host: MakeHost, tiny_model: Path) -> None:
     async with running(make_host, tiny_model) as engine:
         await engine.prefill(1, PROMPT[:-1])
         await engine.join(1, PROMPT, keep_kv=True)
-        history = PROMPT + tuple(ids(await engine.decode_to_the_end(), 1))
-        await engine(c.StoreKv(SequenceId(1), KvHandle(7)))
-        same_again, other_tail = (*history, 30, 31), (*history[:3], 90, 91, 92, 93)
-        expected = {prompt: await engine.generate(50, prompt) for prompt in (same_again, other_tail)}
-        users = [(3, same_again, len(history) - 1), (4, other_tail, 3), (5, same_again, len(history) - 1)]
-        for number, prompt, tokens in users:
-            await engine(c.LoadKv(KvHandle(7), SequenceId(number), tokens))
+        rows = await engine.decode_to_the_end()
+        history = PROMPT + tuple(ids(rows, 1))
+        held = rows[1].kv_tokens
+        assert held in (len(history) - 1, len(history))
+        first, second = cut(ROOT, history, (held - 3, held))
+        assert handles(await engine(c.StoreKv(SequenceId(1), (first,)))) == [first.handle]
+        assert handles(await engine(c.StoreKv(SequenceId(1), (first, second)))) == [first.handle, second.handle]
+        await engine(c.DropKv((second.handle,)))
+        await engine(c.Forget((SequenceId(1),)))
+        stored = await engine(c.StoreKv(SequenceId(1), (first, second)))
+        assert isinstance(stored, c.Stored)
+        assert handles(stored) == [first.handle]
+        assert stored.missing == (second.handle,)
+        assert stored.sequence_id == 1
+
+
+async def test_a_row_that_keeps_nothing_has_nothing_to_store(make_host: MakeHost, tiny_model: Path) -> None:
+    async with running(make_host, tiny_model) as engine:
+        await engine.prefill(1, PROMPT[:-1])
+        await engine.join(1, PROMPT)
+        assert (await engine.decode_to_the_end())[1].kv_tokens == 0
+        assert handles(await engine(c.StoreKv(SequenceId(1), cut(ROOT, PROMPT, (3,))))) == []
+
+
+@pytest.mark.parametrize("stops", [block_stops(150), (150,), (1, 2, 149, 150)], ids=["blocks", "whole", "uneven"])
+async def test_any_beginning_of_kept_pieces_serves_later_sequences(
+    make_host: MakeHost, tiny_model: Path, stops: tuple[int, ...]
+) -> None:
+    async with running(make_host, tiny_model) as engine:
+        pieces = cut(ROOT, LONG, stops)
+        await engine.prefill(1, LONG)
+        stored = await engine(c.StoreKv(SequenceId(1), pieces))
+        assert isinstance(stored, c.Stored)
+        size = sum(size for _, size in stored.sizes)
+        assert size == len(LONG) * engine.facts.kv_bytes_per_token
+        await engine(c.Forget((SequenceId(1),)))
+        for number, tokens in enumerate((1, 2, 64, 65, 149, 150), start=2):
+            prompt = (*LONG[:tokens], 90, 91 + number, 92)
+            expected = await engine.generate(100, prompt)
+            needed = [piece.handle for piece in pieces if piece.start < tokens]
+            assert await engine(load(number, needed, tokens)) == c.KvLoaded(SequenceId(number), tokens)
             await engine.prefill(number, prompt[tokens:-1])
             await engine.join(number, prompt)
-            assert ids(await engine.decode_to_the_end(), number) == expected[prompt]
-        await engine(c.DropKv((KvHandle(7),)))
+            assert ids(await engine.decode_to_the_end(), number) == expected
+
+
+async def test_what_runs_can_be_kept_and_is_not_disturbed(make_host: MakeHost, tiny_model: Path) -> None:
+    async with running(make_host, tiny_model) as engine:
+        alone = await engine.generate(100, PROMPT, max_tokens=9)
+        for number in (1, 2):
+            await engine.prefill(number, PROMPT[number - 1 : -1])
+            await engine.join(number, PROMPT[number - 1 :], max_tokens=9)
+        (piece,) = cut(ROOT, PROMPT, (4,))
+        assert handles(await engine(c.StoreKv(SequenceId(1), (piece,)))) == [piece.handle]
+        decoded = await engine(c.Decode(3))
+        assert isinstance(decoded, c.Decoded)
+        spoken = next(each for each in decoded.rows if each.sequence_id == 1).tokens
+        history = PROMPT + tuple(token.token_id for token in spoken)
+        pieces = cut(ROOT, history, (4, len(history) - 1))
+        assert len(handles(await engine(c.StoreKv(SequenceId(1), pieces)))) == 2
+        assert [token.token_id for token in spoken] + ids(await engine.decode_to_the_end(), 1) == alone
+        await engine(load(3, [each.handle for each in pieces], len(history) - 1))
+        await engine(c.Join((row(3, history, output=3, max_tokens=9),)))
+        assert ids(await engine.decode_to_the_end(), 3) == alone[3:]
+
+
+async def test_without_all_of_its_pieces_a_sequence_stays_as_it_is(make_host: MakeHost, tiny_model: Path) -> None:
+    async with running(make_host, tiny_model) as engine:
+        expected = await engine.generate(100, PROMPT)
+        await engine.prefill(1, PROMPT[:-1])
+        first, second = cut(ROOT, PROMPT, (3, 5))
+        await engine(c.StoreKv(SequenceId(1), (first,)))
+        both = [first.handle, second.handle]
+        assert await engine(load(1, both, 5)) == c.KvLoaded(SequenceId(1), 0)
+        assert await engine(load(1, both[:1], 3)) == c.KvLoaded(SequenceId(1), 3)
+        await engine.prefill(1, PROMPT[3:-1])
+        await engine(c.DropKv((first.handle,)))
+        assert await engine(load(1, both[:1], 3)) == c.KvLoaded(SequenceId(1), 0)
+        await engine.join(1, PROMPT)
+        assert ids(await engine.decode_to_the_end(), 1) == expected
+
+
+async def test_what_a_sequence_does_not_hold_is_not_kept(make_host: MakeHost, tiny_model: Path) -> None:
+    async with running(make_host, tiny_model) as engine:
+        await engine.prefill(1, PROMPT[:4])
+        there, not_yet = cut(ROOT, PROMPT, (4, 5))
+        stored = await engine(c.StoreKv(SequenceId(1), (there, not_yet)))
+        assert isinstance(stored, c.Stored)
+        assert (handles(stored), stored.missing) == ([there.handle], (not_yet.handle,))
+        unknown = await engine(c.StoreKv(SequenceId(9), (not_yet,)))
+        assert unknown == c.Stored(SequenceId(9), (), (not_yet.handle,))
+
+
+async def test_without_a_folder_nothing_is_on_disk(make_host: MakeHost, tiny_model: Path) -> None:
+    async with running(make_host, tiny_model) as engine:
+        (piece,) = cut(ROOT, PROMPT, (3,))
+        await engine.prefill(1, PROMPT)
+        await engine(c.StoreKv(SequenceId(1), (piece,)))
+        await engine(c.DropKv((piece.handle,)))
+        assert await engine(c.ListKv()) == c.KvListed(())
+        assert await engine(c.FetchKv((piece.handle,))) == c.Stored(None, (), (piece.handle,))
+        assert isinstance(await engine(c.EraseKv((piece.handle,))), c.Done)
 
 
 async def test_a_sequence_that_resumes_behind_its_output_says_the_same(
@@ -338,5 +444,8 @@ async def test_a_missing_model_is_the_models_fault(make_host: MakeHost, factory:
 async def test_a_command_that_raises_is_the_hosts_death(make_host: MakeHost, tiny_model: Path) -> None:
     with pytest.raises(ExceptionGroup) as caught:
         async with running(make_host, tiny_model) as engine:
-            await engine(c.LoadKv(KvHandle(404), SequenceId(1), 3))
+            await engine.prefill(1, PROMPT)
+            (piece,) = cut(ROOT, PROMPT, (3,))
+            await engine(c.StoreKv(SequenceId(1), (piece,)))
+            await engine(load(2, [piece.handle], 4))
     assert caught.group_contains(EngineFault)
