@@ -133,8 +133,6 @@ class House:
     def clear_cache(self, cleared: Callable[[], None]) -> None:
         if self._room.is_open:
             self._boxes.cache_manager.tell(m.ClearCache(cleared))
-        else:
-            cleared()  # What was in memory went with the last engine; what is on disk is nobody's now.
 
     def snapshot(self) -> s.HouseSnapshot:
         """The state of every actor between two handlers."""
