@@ -10,21 +10,17 @@ from mlx_lm.models.cache import BatchKVCache, KVCache, QuantizedKVCache, make_pr
 Quantised = tuple[mx.array, ...]
 """The three arrays of mx.quantize: packed elements, scales and biases, each with the tokens on its axis 2."""
 
-GROUP_SIZES = (64, 32)
-"""How many elements may share a scale and a bias, best first: mlx-lm's own choice, and one for narrower heads."""
+GROUP_SIZE = 32
+"""How many elements share a scale and a bias. mlx-lm itself takes 64. 32 costs half a bit more per element in 16-bit
+models, and fits narrower heads; with 4 bits the default model's likeliest token is that of its plain caches at 85 % of
+places in place of 70 % (with 8 bits it hardly differs: over 99 %)."""
 
 
 class QuantisedKVCache(QuantizedKVCache):
-    """mlx-lm's cache of one sequence. This one knows its size, fits its groups to the heads that it is given, and can
-    be merged with others."""
+    """mlx-lm's cache of one sequence. This one knows its size, and can be merged with others."""
 
     def __init__(self, bits: int) -> None:
-        super().__init__(GROUP_SIZES[0], bits)
-
-    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[Quantised, Quantised]:
-        self.group_size = _group_size(keys, values)
-        both: tuple[Quantised, Quantised] = QuantizedKVCache.update_and_fetch(self, keys, values)
-        return both
+        super().__init__(GROUP_SIZE, bits)
 
     def size(self) -> int:
         return int(self.offset)
@@ -38,16 +34,16 @@ class QuantisedKVCache(QuantizedKVCache):
     def merge(cls, caches: Sequence["QuantisedKVCache"]) -> "BatchQuantisedKVCache":
         """Caches of one layer, with the same bits, as one; they stay as they are."""
         parts = [BatchKVCache.merge([_part(cache, place) for cache in caches]) for place in range(3)]
-        # The smallest: those that are empty have not met their heads yet, and still have the largest.
-        return BatchQuantisedKVCache(parts, min(cache.group_size for cache in caches), caches[0].bits)
+        return BatchQuantisedKVCache(parts, caches[0].bits)
 
 
 class BatchQuantisedKVCache:
     """Rows of quantised caches, padded on the left: one of mlx-lm's batch caches for each array of mx.quantize."""
 
-    def __init__(self, parts: Sequence[BatchKVCache], group_size: int, bits: int) -> None:
+    group_size = GROUP_SIZE
+
+    def __init__(self, parts: Sequence[BatchKVCache], bits: int) -> None:
         self.parts = parts
-        self.group_size = group_size
         self.bits = bits
 
     @property
@@ -76,8 +72,7 @@ class BatchQuantisedKVCache:
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[Quantised, Quantised]:
         """Put in a token or more of every row, of shape [rows, heads, tokens, elements]; all there is then."""
-        self.group_size = _group_size(keys, values)
-        new_keys, new_values = (mx.quantize(each, self.group_size, self.bits) for each in (keys, values))
+        new_keys, new_values = (mx.quantize(each, GROUP_SIZE, self.bits) for each in (keys, values))
         fetched = [part.update_and_fetch(k, v) for part, k, v in zip(self.parts, new_keys, new_values, strict=True)]
         return tuple(k for k, _ in fetched), tuple(v for _, v in fetched)
 
@@ -107,7 +102,7 @@ class BatchQuantisedKVCache:
         parts = [part.extract(row) for part in self.parts]
         keys, values = tuple(part.keys for part in parts), tuple(part.values for part in parts)
         cache = QuantisedKVCache(self.bits)
-        cache.state = keys, values, parts[0].offset, self.group_size, self.bits
+        cache.state = keys, values, parts[0].offset, GROUP_SIZE, self.bits
         return cache
 
 
@@ -122,21 +117,12 @@ def refusal(model: Module, bits: int) -> str | None:
     others = {type(cache).__name__ for cache in make_prompt_cache(model) if type(cache) is not KVCache}
     if others:
         return f"{library} cannot quantise its {', '.join(sorted(others))}"
-    # Every architecture has attention of its own; those that do more than hand keys and values on to mlx-lm's raise.
+    # Heads may not divide into groups, and attention that does not leave keys and values to mlx-lm's raises at these.
     try:
         mx.eval(model(mx.array([[0, 0]]), cache=new(model, bits)))
     except Exception as error:
-        return f"the QuantizedKVCache of {library} does not suit its attention: {error}"
+        return f"the QuantizedKVCache of {library} does not suit its attention: {' '.join(str(error).split())}"
     return None
-
-
-def _group_size(keys: mx.array, values: mx.array) -> int:
-    """Raises ValueError if no group size divides the elements of a key and of a value."""
-    elements = keys.shape[-1], values.shape[-1]
-    for size in GROUP_SIZES:
-        if not any(each % size for each in elements):
-            return size
-    raise ValueError(f"heads of {max(elements)} elements cannot be cut into groups of {GROUP_SIZES[-1]}")
 
 
 def _part(cache: QuantisedKVCache, place: int) -> KVCache:

@@ -13,13 +13,12 @@ from mlx_lm.models.cache import KVCache, QuantizedKVCache
 from runtime.engine.commands import JoinRow
 from runtime.mlx import loader, quantised
 from runtime.mlx.batch import DecodeBatch
+from runtime.mlx.caches import Held
 from runtime.mlx.grammar import Grammars
-from runtime.mlx.quantised import QuantisedKVCache
+from runtime.mlx.quantised import GROUP_SIZE, QuantisedKVCache
 from runtime.types import Sampling, SequenceId
 from tests.tiny import VOCAB, make_tiny_llama
 
-GROUP_SIZE = 32
-"""What the tiny model's heads of 32 elements allow."""
 PROMPTS = {1: tuple(range(20, 27)), 2: tuple(range(100, 400)), 3: (41, 40), 4: tuple(range(300, 350))}
 """One is longer than a step of the caches' growth (256), one has a single token in its cache when it joins."""
 
@@ -53,7 +52,7 @@ class Batch:
         self.model, self.bits = model, bits
         self.batch = DecodeBatch(model, VOCAB, Grammars(None))
         self.said: dict[SequenceId, list[int]] = {}
-        self.kept: dict[SequenceId, list[QuantisedKVCache]] = {}
+        self.kept: dict[SequenceId, Held] = {}
 
     def prefilled(self, number: int) -> list[QuantisedKVCache]:
         caches = quantised.new(self.model, self.bits)
@@ -98,19 +97,18 @@ def test_a_row_taken_out_of_a_batch_goes_on_where_it_was(model: Module, bits: in
     batch = Batch(model, bits)
     batch.join({1: 6, 2: 12})
     batch.step(12)
-    for number, caches in batch.kept.items():
-        said = batch.said[number]
-        assert [cache.size() for cache in caches] == [len(PROMPTS[number]) + len(said) - 1] * len(model.layers)
-        logits = model(mx.array([said[-1:]]), cache=caches)
-        assert greedy(logits) == alone(model, PROMPTS[number], len(said) + 1, bits)[-1:]
+    for number, held in batch.kept.items():
+        history = (*PROMPTS[number], *batch.said[number], 77)
+        assert [cache.size() for cache in held.caches] == [held.tokens] * len(model.layers)
+        logits = model(mx.array([history[held.tokens :]]), cache=held.caches)
+        assert greedy(logits) == alone(model, history, 1, bits)
 
 
-def test_rows_that_were_empty_fit_their_groups_when_they_are_first_fed(model: Module) -> None:
+def test_rows_may_be_empty_when_they_join(model: Module) -> None:
     together = [QuantisedKVCache.merge([QuantisedKVCache(8), QuantisedKVCache(8)]) for _ in model.layers]
     assert all(cache.empty() and cache.size() == cache.nbytes == 0 for cache in together)
     logits = model(mx.array([[20], [30]]), cache=together)
     assert greedy(logits) == [alone(model, (i,), 1, 8)[0] for i in (20, 30)]
-    assert together[0].group_size == together[0].extract(0).group_size == GROUP_SIZE
     assert together[0].offset.tolist() == [1, 1]
 
 
@@ -147,7 +145,7 @@ def tiny(heads: int, **options: object) -> Module:
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: tiny(8), "heads of 16 elements cannot be cut into groups of 32"),
+        (lambda: tiny(8), "divisible by the quantization group size 32"),
         (
             lambda: tiny(4, layer_types=["full_attention", "sliding_attention"], sliding_window=8),
             f"mlx-lm {version('mlx-lm')} cannot quantise its RotatingKVCache",

@@ -20,6 +20,13 @@ def test_a_flag_beats_the_environment_beats_the_file_beats_the_default(
     assert (chosen.port, chosen.queue_size, chosen.max_tokens, chosen.max_concurrency) == (1003, 12, 21, 32)
 
 
+@pytest.mark.parametrize(
+    ("given", "rows"), [({}, 32), ({"max_concurrency": "auto"}, 32), ({"max_concurrency": "7"}, 7)]
+)
+def test_how_many_run_at_once_is_a_number_or_the_word_auto(given: dict[str, object], rows: int) -> None:
+    assert settings.load(given).max_concurrency == rows
+
+
 def test_an_alias_is_the_same_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = vars(cli._parser().parse_args(["serve", "--queue-timeout", "7"]))
     assert arguments["timeout"] == "7"
@@ -32,11 +39,14 @@ def test_an_alias_is_the_same_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ({"port": "http"}, "port: Input should be a valid integer"),
         ({"port": "70000"}, "port: Input should be less than or equal to 65535"),
+        ({"max_concurrency": "many"}, "max_concurrency: Input should be a valid integer"),
         ({"timeout": "0"}, "timeout: Input should be greater than 0"),
         ({"timeout": "nan"}, "timeout"),
         ({"memory_warn_threshold": "90"}, "memory_limit_threshold must exceed memory_warn_threshold"),
         ({"memory_action": "panic"}, "memory_action"),
         ({"max_thinking_tokens": "5"}, "max_thinking_tokens needs reasoning_parser"),
+        ({"kv_bits": "6"}, "kv_bits: Input should be 4 or 8"),
+        ({"kv_bits": "eight"}, "kv_bits: Input should be 4 or 8"),
         ({"tool_call_parser": "parrot"}, "tool_call_parser"),
         ({"cors_origins": "https://a.example/"}, "cors_origins.0: 'https://a.example/' is not an origin"),
         ({"cors_origins": "*"}, "is not an origin"),
@@ -93,6 +103,23 @@ def test_a_list_is_words_with_commas_on_the_command_line_and_a_list_in_a_file(tm
         "https://a.example",
         "http://b:1",
     )
+
+
+def test_a_choice_of_numbers_is_one_in_every_source(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "troupe.toml"
+    config.write_text("kv_bits = 8\n")
+    assert settings.load({}, config=config).kv_bits == 8
+    monkeypatch.setenv("TROUPE_KV_BITS", "4")
+    assert settings.load({}, config=config).kv_bits == 4
+    flags = vars(cli._parser().parse_args(["serve", "--kv-bits", "8"]))
+    assert settings.load({"kv_bits": flags["kv_bits"]}, config=config).kv_bits == 8
+    monkeypatch.delenv("TROUPE_KV_BITS")
+    assert settings.load({}).kv_bits is None
+    with pytest.raises(SystemExit):
+        cli.main(["serve", "--help"])
+    assert "--kv-bits {4,8}" in capsys.readouterr().out
 
 
 def test_launch_takes_the_model_by_flag() -> None:
