@@ -13,13 +13,16 @@ import mlx.core as mx
 
 from runtime.engine import commands as c
 from runtime.engine.host import Beat
+from runtime.errors import ModelError, SettingsError
 from runtime.mlx import device, grammar, loader, memory
 from runtime.mlx.batch import DecodeBatch, Step
-from runtime.mlx.caches import Caches, Held, bytes_per_token, cut_anywhere, new
-from runtime.mlx.kv_store import KvStore
+from runtime.mlx.caches import Held
+from runtime.mlx.kv_folder import KvFolder
+from runtime.mlx.kv_keeper import KvKeeper
+from runtime.mlx.model_key import model_key
 from runtime.mlx.revival import failure_of, revive
 from runtime.mlx.scoring import score
-from runtime.types import KvHandle, KvPiece, ModelFacts, SequenceId
+from runtime.types import ModelFacts, SequenceId
 
 log = logging.getLogger("troupe.engine")
 
@@ -37,13 +40,12 @@ class MlxEngine:
         self._grammars: grammar.Grammars
         self._batches: list[DecodeBatch] = []
         """More than one only where padding costs more than it saves: see device.may_share_a_batch."""
-        self._kv_bits: int | None = None
         self._prefilled: dict[SequenceId, Held] = {}
         """Sequences on their way to the batch."""
         self._joining: list[c.JoinRow] = []
         self._finished: dict[SequenceId, Held] = {}
         """Kept caches of rows that ended, until Forget."""
-        self._kept = KvStore(beat)
+        self._keeper = KvKeeper(None, beat)
         self._turns = 0
 
     def execute(self, command: c.Command) -> c.Result:
@@ -60,18 +62,18 @@ class MlxEngine:
                 self._joining += rows
             case c.Forget(sequence_ids):
                 self._forget(sequence_ids)
-            case c.StoreKv(sequence_id, pieces):
-                return self._store(sequence_id, pieces)
-            case c.LoadKv(sequence_id, handles, tokens):
-                return self._load_kv(sequence_id, handles, tokens)
+            case c.StoreKv(sequence_id):
+                return self._keeper.store(command, partial(self._held, sequence_id))
+            case c.LoadKv():
+                return self._load_kv(command)
             case c.DropKv(handles):
-                self._kept.drop(handles)
+                self._keeper.drop(handles)
             case c.ListKv():
-                return c.KvListed(())
+                return c.KvListed(self._keeper.list())
             case c.FetchKv(handles):
-                return self._kept.report(None, handles)
+                return self._keeper.fetch(handles)
             case c.EraseKv(handles):
-                pass
+                self._keeper.erase(handles)
             case c.GiveBack():
                 memory.give_back()
             case c.MemoryReport():
@@ -81,41 +83,34 @@ class MlxEngine:
         return c.Done()
 
     def _load(self, command: c.LoadModel) -> ModelFacts:
-        path, trust_remote_code = Path(command.path), command.trust_remote_code
+        path = Path(command.path)
         self._beat("loading the model")
-        self._model = loader.load(path, trust_remote_code=trust_remote_code)
+        self._model = loader.load(path, trust_remote_code=command.trust_remote_code, kv_bits=command.kv_bits)
         self._beat("reading the tokeniser")
         self._grammars = grammar.load(
             path,
             vocab_size=self._model.vocab_size,
             eos_ids=self._model.eos_ids,
-            trust_remote_code=trust_remote_code,
+            trust_remote_code=command.trust_remote_code,
         )
+        if command.cache_dir:
+            self._keeper = KvKeeper(self._folder(path, Path(command.cache_dir)), self._beat)
         self._beat("warming up")
-        held = Held(self._new_caches())
+        held = Held(self._model.new_caches())
         self._feed((0,), held)
         gc.collect()
         gc.freeze()  # The libraries and the model are here to stay; collections need not go through them again.
-        return self._facts(held.caches)
+        return self._model.facts(held.caches)
 
-    def _facts(self, caches: Caches) -> ModelFacts:
-        """Args:
-        caches: with one token in them.
-        """
-        return ModelFacts(
-            context_tokens=self._model.context_tokens,
-            declared_context_tokens=self._model.context_tokens,
-            vocab_size=self._model.vocab_size,
-            kv_bytes_per_token=bytes_per_token(caches),
-            batchable=all(hasattr(cache, "merge") for cache in caches),
-            trimmable=cut_anywhere(caches),
-            device=device.name(),
-            dtype=self._model.dtype,
-            weight_bytes=self._model.weight_bytes,
-            memory_bytes=device.memory_bytes(),
-            free_bytes=device.free_bytes(),
-            padding_ratio=device.padding_ratio(),
+    def _folder(self, path: Path, cache_dir: Path) -> KvFolder:
+        """Where pieces of this model's caches outlive the engine."""
+        key = model_key(
+            path, cache_dir=cache_dir, dtype=self._model.dtype, kv_bits=self._model.kv_bits, beat=self._beat
         )
+        try:
+            return KvFolder(cache_dir, key, self._beat)
+        except SettingsError as error:
+            raise ModelError(str(error)) from error  # Starting again would not help.
 
     def _prefill(self, slices: tuple[c.PrefillSlice, ...]) -> c.Prefilled:
         started = time.perf_counter()
@@ -139,7 +134,7 @@ class MlxEngine:
     def _begun(self, sequence_id: SequenceId) -> Held:
         """What there is of a sequence on its way to the batch; nothing yet, if it was not heard of before."""
         if sequence_id not in self._prefilled:
-            self._prefilled[sequence_id] = Held(self._new_caches())
+            self._prefilled[sequence_id] = Held(self._model.new_caches())
         return self._prefilled[sequence_id]
 
     def _feed(self, token_ids: tuple[int, ...], held: Held) -> None:
@@ -170,7 +165,7 @@ class MlxEngine:
             ran_before = bool(step.rows)
             step += self._guarded(place, partial(self._join, rows), rows)
             if not ran_before:
-                step += self._guarded(place, DecodeBatch.step)
+                step += self._guarded(place, DecodeBatch.first_step)
         self._batches = [batch for batch in self._batches if len(batch)]
         self._finished |= step.kept
         return step
@@ -211,7 +206,7 @@ class MlxEngine:
         batch = DecodeBatch(self._model.model, self._model.vocab_size, self._grammars)
         everyones = []
         for row in rows:
-            held = Held(self._new_caches())
+            held = Held(self._model.new_caches())
             for start in range(0, len(row.history) - 1, REVIVAL_CHUNK):
                 self._feed(row.history[start : min(start + REVIVAL_CHUNK, len(row.history) - 1)], held)
                 self._beat("making the batch anew")
@@ -235,27 +230,17 @@ class MlxEngine:
             self._prefilled.pop(sequence_id, None)
             self._finished.pop(sequence_id, None)
 
-    def _new_caches(self) -> Caches:
-        return new(self._model.model, self._kv_bits)
-
-    def _store(self, sequence_id: SequenceId, pieces: tuple[KvPiece, ...]) -> c.Stored:
-        wanted = self._kept.without(pieces)
-        held = self._held(sequence_id) if wanted else None
-        if held:
-            self._kept.store(held, wanted)
-        return self._kept.report(sequence_id, [piece.handle for piece in pieces])
-
     def _held(self, sequence_id: SequenceId) -> Held | None:
         """What there is of a sequence, in whatever phase it is."""
         in_batches = (batch.held(sequence_id) for batch in self._batches)
         waiting = self._prefilled.get(sequence_id) or self._finished.get(sequence_id)
         return waiting or next(filter(None, in_batches), None)
 
-    def _load_kv(self, sequence_id: SequenceId, handles: tuple[KvHandle, ...], tokens: int) -> c.KvLoaded:
-        held = self._kept.load(handles, tokens, self._new_caches())
+    def _load_kv(self, command: c.LoadKv) -> c.KvLoaded:
+        held = self._keeper.load(command, self._model.new_caches())
         if held:
-            self._prefilled[sequence_id] = held
-        return c.KvLoaded(sequence_id, tokens if held else 0)
+            self._prefilled[command.sequence_id] = held
+        return c.KvLoaded(command.sequence_id, held.tokens if held else 0)
 
 
 def _by_row(rows: Sequence[c.DecodedRow]) -> tuple[c.DecodedRow, ...]:

@@ -15,7 +15,9 @@ from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.utils import _get_classes, load_model
 
 from runtime.errors import ModelError
-from runtime.mlx import device
+from runtime.mlx import device, quantised
+from runtime.mlx.caches import Caches, bytes_per_token, cut_anywhere, new
+from runtime.types import ModelFacts
 
 Config = dict[str, object]
 
@@ -44,14 +46,40 @@ class LoadedModel:
     dtype: str
     """The floating type of most of its bytes: the type it computes in."""
     weight_bytes: int
+    kv_bits: int | None
+    """Bits per element of its KV caches; None: they are of its type."""
+
+    def new_caches(self) -> Caches:
+        """Empty caches for one sequence."""
+        return new(self.model, self.kv_bits)
+
+    def facts(self, caches: Caches) -> ModelFacts:
+        """What the rest of the house must know; `caches` hold one token."""
+        return ModelFacts(
+            context_tokens=self.context_tokens,
+            declared_context_tokens=self.context_tokens,
+            vocab_size=self.vocab_size,
+            kv_bytes_per_token=bytes_per_token(caches),
+            batchable=all(hasattr(cache, "merge") for cache in caches),
+            trimmable=cut_anywhere(caches),
+            device=device.name(),
+            dtype=self.dtype,
+            weight_bytes=self.weight_bytes,
+            memory_bytes=device.memory_bytes(),
+            free_bytes=device.free_bytes(),
+            padding_ratio=device.padding_ratio(),
+        )
 
 
-def load(path: Path, *, trust_remote_code: bool) -> LoadedModel:
-    """Raises ModelError if the directory is broken or its architecture is unknown to mlx-lm."""
+def load(path: Path, *, trust_remote_code: bool, kv_bits: int | None = None) -> LoadedModel:
+    """Raises ModelError if the directory is broken, its architecture is unknown to mlx-lm, or its KV caches cannot have
+    `kv_bits`."""
     with _blaming_the_model(f"{path} cannot be loaded: "):
         model, config = load_model(path, lazy=True, strict=True, trust_remote_code=trust_remote_code)
         model = device.suit(model)
         mx.eval(model.parameters())
+        if kv_bits and (reason := quantised.refusal(model, kv_bits)):
+            raise ValueError(f"with --kv-bits {kv_bits}: {reason}")
         parameters: list[mx.array] = list(dict(tree_flatten(model.parameters())).values())
         return LoadedModel(
             model=model,
@@ -61,6 +89,7 @@ def load(path: Path, *, trust_remote_code: bool) -> LoadedModel:
             eos_ids=_eos_ids(config),
             dtype=_main_dtype(parameters),
             weight_bytes=sum(array.nbytes for array in parameters),
+            kv_bits=kv_bits,
         )
 
 
