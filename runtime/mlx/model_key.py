@@ -89,5 +89,6 @@ def _remember(path: Path, memo: Memo) -> None:
     scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with suppress(OSError):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        scratch.touch(mode=0o600)
         scratch.write_bytes(msgspec.json.encode(there))
         scratch.replace(path)

@@ -147,3 +147,9 @@ def test_files_that_are_gone_are_forgotten(keys: Keys, model: Path) -> None:
     memo = (keys.cache_dir / key.MEMO).read_text()
     assert "model-3" in memo
     assert "model-2" not in memo
+
+
+def test_the_memo_is_for_its_owner_only(keys: Keys, model: Path) -> None:
+    keys.of(model)
+    assert (keys.cache_dir / key.MEMO).stat().st_mode & 0o777 == 0o600
+    assert keys.cache_dir.stat().st_mode & 0o777 == 0o700
