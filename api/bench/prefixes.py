@@ -11,6 +11,8 @@ from api.bench.client import Message, Streamed, Target, user
 from api.bench.scenarios import BenchError, prompt_of
 
 REPLY_TOKENS = 16
+RULE, RULE_TOKENS = " You are a helpful assistant who answers.", 8
+"""Behind a system prompt that is no language the default model ends its turn at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,11 @@ class Prefixes:
     """Another message behind the same prompt of the system."""
 
 
+def _system_prompt(tokens: int) -> str:
+    """Of about so many, and like no other from its beginning on."""
+    return prompt_of(4) + RULE * (tokens // RULE_TOKENS)
+
+
 def _chat(shared: str, message: str) -> list[Message]:
     return [{"role": "system", "content": shared}, user(message)]
 
@@ -37,7 +44,7 @@ def _next_turn(chat: list[Message], reply: Streamed) -> list[Message]:
 
 async def prefixes(target: Target, *, shared_tokens: int, rounds: int) -> Prefixes:
     """Each round has a system's prompt of its own, of so many tokens."""
-    measured = [await _round(target, prompt_of(shared_tokens)) for _ in range(rounds)]
+    measured = [await _round(target, _system_prompt(shared_tokens)) for _ in range(rounds)]
     return Prefixes(*(statistics.median(times) for times in zip(*measured, strict=True)))
 
 
@@ -68,7 +75,7 @@ class Restarted:
 
 def restarted(start: Callable[[], AbstractContextManager[Target]], *, shared_tokens: int, rounds: int) -> Restarted:
     """`start` runs a server that keeps its cache in one folder."""
-    chats = [_chat(prompt_of(shared_tokens), "What is a word?") for _ in range(rounds)]
+    chats = [_chat(_system_prompt(shared_tokens), "What is a word?") for _ in range(rounds)]
     lives = []
     for _ in range(2):
         with start() as target:

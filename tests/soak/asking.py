@@ -113,14 +113,22 @@ def _listen(response: httpx.Response, leave_after: int | None) -> Said:
 
 def _chunks(response: httpx.Response) -> Iterator[dict[str, Any]]:
     """What a stream holds, up to its proper end."""
-    for line in response.iter_lines():
-        if line == "data: [DONE]":
+    for event in _events(response):
+        if event == b"data: [DONE]":
             return
-        if line:
-            chunk = orjson.loads(line.removeprefix("data: "))
-            assert "error" not in chunk, chunk
-            yield chunk
+        chunk = orjson.loads(event.removeprefix(b"data: "))
+        assert "error" not in chunk, chunk
+        yield chunk
     raise AssertionError("a stream ended without [DONE]")
+
+
+def _events(response: httpx.Response) -> Iterator[bytes]:
+    """All but comments, which keep a quiet connection alive. (httpx would take characters such as U+2028, which a model
+    of random weights writes, for ends of lines.)"""
+    rest = b""
+    for data in response.iter_raw():
+        *events, rest = (rest + data).split(b"\n\n")
+        yield from (event for event in events if not event.startswith(b":"))
 
 
 def _gap(top: dict[str, float]) -> float:

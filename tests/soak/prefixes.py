@@ -50,7 +50,10 @@ class Figures:
 class Life:
     """One server process, from its start to its end, and who talks to it. Its talkers go on in the next."""
 
-    def __init__(self, process: ServerProcess, server: Server, reference: Reference, figures: Figures) -> None:
+    def __init__(
+        self, name: str, process: ServerProcess, server: Server, reference: Reference, figures: Figures
+    ) -> None:
+        self._name = name
         self._process = process
         self._server = server
         self._reference = reference
@@ -81,7 +84,10 @@ class Life:
         verdict = judge(said, truth, wish.max_tokens if stays else len(said.tokens))
         self._figures.verdicts[verdict] += 1
         if verdict is Verdict.WRONG:
-            self._figures.wrong.append(f"{wish}\n  said     {said.tokens}\n  expected {truth.tokens}")
+            self._figures.wrong.append(
+                f"{self._name}: of {len(wish.prompt)} prompt ids {said.cached_tokens} were cached, salt {wish.salt!r}\n"
+                f"  said     {said.tokens}\n  expected {truth.tokens[: len(said.tokens)]}\n  prompt   {wish.prompt}"
+            )
         self._figures.left += not stays
         self._figures.prompt_tokens += len(wish.prompt) * stays
         self._figures.cached_tokens += said.cached_tokens
@@ -108,7 +114,7 @@ def soak(
         if number == len(lives):
             damage(folder, random.Random(seed))
         with ServerProcess(str(model), *FLAGS, *flags) as process, Server(process.url) as server:
-            Life(process, server, reference, figures).run(talkers, each)
+            Life(f"life {number}", process, server, reference, figures).run(talkers, each)
     return figures
 
 

@@ -34,6 +34,11 @@ def prompt_of(talk: Talk) -> Ids:
     return (*itertools.chain.from_iterable(talk), *ASKING)
 
 
+def next_turn(talk: Talk, reply: Ids, asked: Ids) -> Talk:
+    """The talk, the reply to it, and another message."""
+    return (*talk, (*ASKING, *reply, END), asked)
+
+
 SYSTEMS = tuple(message(random.Random(tokens), tokens) for tokens in (58, 150, 330))
 """Prompts of the system that all clients share: shorter than a block of 64 tokens, and of several ones and a rest."""
 
@@ -92,7 +97,7 @@ class Talker:
         return (self._chance.choice(SYSTEMS), self._message())
 
     def _next(self) -> Talk:
-        return (*self._talks[-1], (*ASKING, *self._reply, END), self._message())
+        return next_turn(self._talks[-1], self._reply, self._message())
 
     def _same(self) -> Talk:
         return self._chance.choice(self._talks[-4:])

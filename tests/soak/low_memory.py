@@ -1,0 +1,88 @@
+"""A hundred long requests where there is room for three, and forty under memory pressure: each ends with its right text
+or with a 503 that says when to come again, and the engine lives. `make soak`."""
+
+import random
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tests.e2e.process import ServerProcess
+from tests.soak.asking import Ids, Reference, Refused, Server, judge
+from tests.soak.talks import words
+from tests.tiny import make_tiny_llama
+
+PROMPT_TOKENS, OUTPUT_TOKENS = 200, 400
+PROMPTS, CROWD, UNDER_PRESSURE = 50, 100, 40
+WIDTH = 128
+"""Of keys and of values: 2 KiB per token in 2 layers, 1.2 MiB per sequence at its end."""
+FLAGS = ("--queue-size", "200", "--timeout", "1800")
+REFERENCE = (*FLAGS, "--cache-memory-mb", "0", "--log-level", "warning")
+NARROW = (*FLAGS, "--kv-memory-mb", "3")
+THRESHOLDS = ("--memory-warn-threshold", "0.01", "--memory-limit-threshold", "0.02")
+"""Any process takes more."""
+PRESSED = (*FLAGS, "--memory-action", "reject-new", "--memory-monitor-interval", "1", *THRESHOLDS)
+PREEMPTED = "goes back in line: its KV bytes are needed"
+TURNED_AWAY = "503"
+
+
+def outcome(server: Server, reference: Reference, prompt: Ids) -> str:
+    """In a word, what became of a request."""
+    try:
+        said = server.ask(prompt, OUTPUT_TOKENS)
+    except Refused as refusal:
+        return TURNED_AWAY if refusal.status == 503 and refusal.retry_after else f"{refusal}, without Retry-After"
+    return judge(said, reference.says(prompt), OUTPUT_TOKENS).value
+
+
+def crowd(server: Server, reference: Reference, prompts: Sequence[Ids]) -> Counter[str]:
+    """All at once; how many ended how."""
+    with ThreadPoolExecutor(len(prompts)) as pool:
+        return Counter(pool.map(lambda prompt: outcome(server, reference, prompt), prompts))
+
+
+def narrow(model: Path, reference: Reference, prompts: Sequence[Ids]) -> bool:
+    """Running sequences that outgrow the memory for KV caches go back in line, and their clients do not notice."""
+    with ServerProcess(str(model), *NARROW) as process, Server(process.url) as server:
+        engine = process.engine()
+        ended = crowd(server, reference, prompts)
+        preemptions, lives = server.status()["num_preemptions"], process.engine().pid == engine.pid
+    logged = process.output().count(PREEMPTED)
+    print(f"room for three: {said(ended)}; {preemptions} preemptions, {logged} in the log; {health(lives)}", flush=True)
+    return lives and preemptions == logged > 0 and ended.keys() <= {"the same", "a tie"}
+
+
+def pressed(model: Path, reference: Reference, prompts: Sequence[Ids]) -> bool:
+    """Who is inside when the pressure comes is served to the end; who comes later is told when to come again."""
+    with ServerProcess(str(model), *PRESSED) as process, Server(process.url) as server:
+        engine = process.engine()
+        ended = crowd(server, reference, prompts) + crowd(server, reference, prompts)
+        lives = process.engine().pid == engine.pid
+    print(f"under pressure: {said(ended)}; {health(lives)}", flush=True)
+    return lives and ended[TURNED_AWAY] > 0 and ended.keys() <= {"the same", "a tie", TURNED_AWAY}
+
+
+def said(ended: Counter[str]) -> str:
+    return ", ".join(f"{count} {how}" for how, count in ended.most_common())
+
+
+def health(lives: bool) -> str:
+    return f"the engine {'lives' if lives else 'DIED'}"
+
+
+def main() -> int:
+    chance = random.Random(0)
+    prompts = [words(chance, PROMPT_TOKENS) for _ in range(PROMPTS)]
+    with tempfile.TemporaryDirectory() as place:
+        model = make_tiny_llama(Path(place) / "tiny", hidden=WIDTH, kv_heads=4)
+        with ServerProcess(str(model), *REFERENCE) as process, Server(process.url) as server:
+            reference = Reference(server, OUTPUT_TOKENS)
+            good = narrow(model, reference, prompts * (CROWD // PROMPTS))
+            good &= pressed(model, reference, prompts[:UNDER_PRESSURE])
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
