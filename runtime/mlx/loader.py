@@ -16,7 +16,7 @@ from mlx_lm.utils import _get_classes, load_model
 
 from runtime.errors import ModelError
 from runtime.mlx import device, quantised
-from runtime.mlx.caches import Caches, bytes_per_token, cut_anywhere, new
+from runtime.mlx.caches import Caches, Held, bytes_per_token, cut_anywhere, new
 from runtime.types import ModelFacts
 
 Config = dict[str, object]
@@ -52,6 +52,12 @@ class LoadedModel:
     def new_caches(self) -> Caches:
         """Empty caches for one sequence."""
         return new(self.model, self.kv_bits)
+
+    def feed(self, token_ids: tuple[int, ...], held: Held) -> None:
+        """Put ids into a sequence's caches. Logits are never looked at, so they are never computed."""
+        self.model(mx.array([token_ids]), cache=held.caches)
+        mx.eval([cache.state for cache in held.caches])
+        held.tokens += len(token_ids)
 
     def facts(self, caches: Caches) -> ModelFacts:
         """What the rest of the house must know; `caches` hold one token."""
