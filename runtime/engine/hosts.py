@@ -19,7 +19,7 @@ def make_host(settings: Settings, model: Path, *, factory: str = MLX_ENGINE) -> 
 
     `factory` is MODULE:ATTRIBUTE of what makes the engine. It is imported where the engine lives.
     """
-    load = LoadModel(str(model), settings.trust_remote_code)
+    load = LoadModel(str(model), settings.trust_remote_code, settings.kv_bits, settings.cache_dir or "")
     if settings.engine == "thread":
         return ThreadHost(factory_named(factory), load)
     found = blas.find(os.environ.get("LD_PRELOAD", ""))

@@ -11,9 +11,10 @@ Quantised = tuple[mx.array, ...]
 """The three arrays of mx.quantize: packed elements, scales and biases, each with the tokens on its axis 2."""
 
 GROUP_SIZE = 32
-"""How many elements share a scale and a bias. mlx-lm itself takes 64. 32 costs half a bit more per element in 16-bit
-models, and fits narrower heads; with 4 bits the default model's likeliest token is that of its plain caches at 85 % of
-places in place of 70 % (with 8 bits it hardly differs: over 99 %)."""
+"""How many elements share a scale and a bias. mlx-lm itself takes 64; 32 costs half a bit more per element in 16-bit
+models, fits narrower heads and is nearer to plain caches. Over 674 places of eight chats with the default model, the
+likeliest token is that of plain caches at 85 in place of 78 % with 4 bits, and at 99.9 in place of 98 % with 8.
+"""
 
 
 class QuantisedKVCache(QuantizedKVCache):
@@ -121,7 +122,7 @@ def refusal(model: Module, bits: int) -> str | None:
     try:
         mx.eval(model(mx.array([[0, 0]]), cache=new(model, bits)))
     except Exception as error:
-        return f"the QuantizedKVCache of {library} does not suit its attention: {' '.join(str(error).split())}"
+        return f"the QuantizedKVCache of {library} does not suit its attention: {error}"
     return None
 
 

@@ -2,7 +2,11 @@
 
 from collections.abc import Callable
 from importlib.metadata import version
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal
 
+import anyio
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -10,13 +14,17 @@ from mlx.nn.layers.base import Module
 from mlx_lm.models import gemma2, llama
 from mlx_lm.models.cache import KVCache, QuantizedKVCache
 
+from runtime.engine import hosts
 from runtime.engine.commands import JoinRow
+from runtime.errors import ModelError
 from runtime.mlx import loader, quantised
 from runtime.mlx.batch import DecodeBatch
-from runtime.mlx.caches import Held
+from runtime.mlx.caches import Held, merge
 from runtime.mlx.grammar import Grammars
+from runtime.mlx.kv_store import KvStore
 from runtime.mlx.quantised import GROUP_SIZE, QuantisedKVCache
-from runtime.types import Sampling, SequenceId
+from runtime.settings import Settings
+from runtime.types import KvHandle, KvPiece, ModelFacts, Sampling, SequenceId
 from tests.tiny import VOCAB, make_tiny_llama
 
 PROMPTS = {1: tuple(range(20, 27)), 2: tuple(range(100, 400)), 3: (41, 40), 4: tuple(range(300, 350))}
@@ -24,8 +32,12 @@ PROMPTS = {1: tuple(range(20, 27)), 2: tuple(range(100, 400)), 3: (41, 40), 4: t
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Module:
-    path = make_tiny_llama(tmp_path_factory.mktemp("tiny"), hidden=128)
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_llama(tmp_path_factory.mktemp("tiny"), hidden=128)
+
+
+@pytest.fixture(scope="module")
+def model(path: Path) -> Module:
     return loader.load(path, trust_remote_code=False).model
 
 
@@ -134,6 +146,46 @@ def test_an_element_costs_its_bits_and_its_share_of_two_scales(model: Module, bi
     assert together.nbytes / unquantised.nbytes == bits_in_all / 32
 
 
+@pytest.mark.parametrize("tokens", [64, 100, 299])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_kept_pieces_start_a_sequence_where_they_were_cut(model: Module, bits: int, tokens: int) -> None:
+    history = PROMPTS[2]
+    store = KvStore(lambda _doing: None)
+    caches = Batch(model, bits).prefilled(2)
+    cuts = [*range(0, len(history) - 1, 64), len(history) - 1]
+    pieces = [
+        KvPiece(KvHandle(b"%d" % stop), KvHandle(b"%d" % start), start, history[start:stop])
+        for start, stop in pairwise(cuts)
+    ]
+    store.store(Held(caches, len(history) - 1), pieces)
+    assert store.nbytes == sum(cache.nbytes for cache in caches) * (len(history) - 1) // 512
+    loaded = store.load([piece.handle for piece in pieces], tokens, quantised.new(model, bits))
+    assert loaded is not None
+    assert [cache.size() for cache in loaded.caches] == [tokens] * len(model.layers)
+    together = merge([loaded.caches, Batch(model, bits).prefilled(4)])
+    logits = [model(mx.array([[a], [PROMPTS[4][-1]]]), cache=together) for a in history[tokens : tokens + 3]][-1]
+    assert greedy(logits)[0] == alone(model, history[: tokens + 3], 1, bits)[0]
+
+
+@pytest.mark.anyio
+async def test_the_engine_that_is_asked_for_them_says_what_they_cost(path: Path) -> None:
+    choices: tuple[Literal[4, 8] | None, ...] = (None, 4, 8)
+    cost = {bits: (await facts_with(path, bits)).kv_bytes_per_token for bits in choices}
+    assert cost[None] == 2 * 2 * 2 * 32 * 4  # layers, keys and values, heads, their elements, bytes of float32
+    assert [cost[bits] / cost[None] for bits in (8, 4)] == [10 / 32, 6 / 32]
+    assert (await facts_with(path, 8)).batchable
+
+
+async def facts_with(path: Path, bits: Literal[4, 8] | None) -> ModelFacts:
+    """What an engine says of the model when it is started by settings."""
+    host = hosts.make_host(Settings(engine="thread", kv_bits=bits), path)
+    async with anyio.create_task_group() as group:
+        with anyio.fail_after(60):
+            facts: ModelFacts = await group.start(host.run)
+        group.cancel_scope.cancel()
+    return facts
+
+
 def tiny(heads: int, **options: object) -> Module:
     size = {"hidden_size": 128, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": heads}
     others = {"model_type": "", "num_key_value_heads": heads, "rms_norm_eps": 1e-5, "vocab_size": 64}
@@ -166,3 +218,8 @@ def test_a_model_that_cannot_have_them_is_refused_by_what_stands_against_it(
 @pytest.mark.parametrize("heads", [1, 2, 4])
 def test_heads_of_128_64_and_32_elements_are_not_refused(heads: int) -> None:
     assert quantised.refusal(tiny(heads), 4) is None
+
+
+def test_a_model_that_cannot_have_them_is_not_loaded(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"cannot be loaded: with --kv-bits 8: the QuantizedKVCache of .* size 32"):
+        loader.load(make_tiny_llama(tmp_path), trust_remote_code=False, kv_bits=8)
