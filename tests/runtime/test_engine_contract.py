@@ -16,7 +16,7 @@ from runtime.engine import hosts
 from runtime.engine.host import Host
 from runtime.errors import EngineFault, ModelError
 from runtime.settings import Settings
-from runtime.types import FinishReason, KvHandle, ModelFacts, Sampling, SequenceId, TokenOutput
+from runtime.types import FinishReason, KvHandle, KvPiece, ModelFacts, Sampling, SequenceId, TokenOutput
 from tests.tiny import make_tiny_llama
 
 pytestmark = pytest.mark.anyio
@@ -123,10 +123,22 @@ def factory(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(params=["thread", "process"])
-def make_host(request: pytest.FixtureRequest, factory: str) -> MakeHost:
+def settings(request: pytest.FixtureRequest) -> Settings:
+    """Those of either kind of host."""
+    return Settings(engine=request.param)
+
+
+@pytest.fixture
+def make_host(settings: Settings, factory: str) -> MakeHost:
     """A host of either kind around an engine of either kind, for a model."""
-    settings = Settings(engine=request.param)
     return lambda model: hosts.make_host(settings, model, factory=factory)
+
+
+@pytest.fixture
+def make_host_with_folder(settings: Settings, factory: str, tmp_path: Path) -> MakeHost:
+    """The same with a folder on disk."""
+    with_folder = settings.model_copy(update={"cache_dir": str(tmp_path / "cache")})
+    return lambda model: hosts.make_host(with_folder, model, factory=factory)
 
 
 @asynccontextmanager
@@ -417,6 +429,60 @@ async def test_without_a_folder_nothing_is_on_disk(make_host: MakeHost, tiny_mod
         assert await engine(c.ListKv()) == c.KvListed(())
         assert await engine(c.FetchKv((piece.handle,))) == c.Stored(None, (), (piece.handle,))
         assert isinstance(await engine(c.EraseKv((piece.handle,))), c.Done)
+
+
+async def listed(engine: Submitter, pieces: int) -> list[KvPiece]:
+    """What is on disk, once it is so many pieces: they are written behind the engine."""
+    with anyio.fail_after(30):
+        while True:
+            result = await engine(c.ListKv())
+            assert isinstance(result, c.KvListed)
+            assert all(nbytes > 0 for _, nbytes in result.pieces)
+            if len(result.pieces) == pieces:
+                return [piece for piece, _ in result.pieces]
+
+
+async def test_what_is_kept_comes_back_from_disk_until_it_is_erased(
+    make_host_with_folder: MakeHost, tiny_model: Path
+) -> None:
+    pieces = cut(ROOT, PROMPT, (3, 5))
+    both = tuple(piece.handle for piece in pieces)
+    async with running(make_host_with_folder, tiny_model) as engine:
+        expected = await engine.generate(100, PROMPT)
+        await engine.prefill(1, PROMPT[:-1])
+        stored = await engine(c.StoreKv(SequenceId(1), pieces))
+        await engine(c.DropKv(both))
+        assert await engine(load(2, both, 5)) == c.KvLoaded(SequenceId(2), 0)
+        assert isinstance(stored, c.Stored)
+        assert await engine(c.FetchKv(both)) == replace(stored, sequence_id=None)
+        assert await engine(load(2, both, 5)) == c.KvLoaded(SequenceId(2), 5)
+        await engine.prefill(2, PROMPT[5:-1])
+        await engine.join(2, PROMPT)
+        assert ids(await engine.decode_to_the_end(), 2) == expected
+        assert set(await listed(engine, 2)) == set(pieces)
+        assert isinstance(await engine(c.EraseKv((both[1],))), c.Done)
+        assert await listed(engine, 1) == [pieces[0]]
+        await engine(c.DropKv(both))
+        assert handles(await engine(c.FetchKv(both))) == [both[0]]
+
+
+@pytest.mark.parametrize("factory", [MLX], indirect=True)
+async def test_what_is_on_disk_serves_the_next_engine(make_host_with_folder: MakeHost, tiny_model: Path) -> None:
+    pieces = cut(ROOT, LONG, block_stops(150))
+    wanted = tuple(piece.handle for piece in pieces)
+    prompt = (*LONG[:140], 90, 91, 92)
+    async with running(make_host_with_folder, tiny_model) as engine:
+        expected = await engine.generate(100, prompt)
+        await engine.prefill(1, LONG)
+        await engine(c.StoreKv(SequenceId(1), pieces))
+        await listed(engine, len(pieces))
+    async with running(make_host_with_folder, tiny_model) as engine:
+        assert set(await listed(engine, len(pieces))) == set(pieces)
+        assert handles(await engine(c.FetchKv(wanted))) == list(wanted)
+        await engine(load(2, wanted, 140))
+        await engine.prefill(2, prompt[140:-1])
+        await engine.join(2, prompt)
+        assert ids(await engine.decode_to_the_end(), 2) == expected
 
 
 async def test_a_sequence_that_resumes_behind_its_output_says_the_same(
