@@ -102,7 +102,9 @@ class DecodeBatch:
         has a choice under way.
         """
         newcomers = DecodeBatch(self._model, self._vocab_size, self._grammars)
-        newcomers._begin(self._rows_of(specs), merge(caches))
+        newcomers._rows, newcomers._caches = self._rows_of(specs), merge(caches)
+        newcomers._resume()
+        self._resume()
         self.absorb(newcomers)
 
     def _rows_of(self, specs: Sequence[JoinRow]) -> list[Row]:
@@ -118,10 +120,11 @@ class DecodeBatch:
                 row.matcher.advance(row.spec.history[row.spec.prompt_tokens :])
         return rows
 
-    def _begin(self, rows: list[Row], caches: Caches) -> None:
-        self._rows, self._caches = rows, caches
-        logits = self._forward(mx.array([row.history[-1] for row in rows]))
-        self._choice = self._choose(logits, [row.produced for row in rows])
+    def _resume(self) -> None:
+        """Have a choice under way."""
+        if self._rows and self._choice is None:
+            logits = self._forward(mx.array([row.history[-1] for row in self._rows]))
+            self._choice = self._choose(logits, [row.produced for row in self._rows])
 
     def absorb(self, other: "DecodeBatch") -> None:
         """Take in all rows of another batch, which must not be used any more."""
@@ -134,13 +137,21 @@ class DecodeBatch:
         self._rows = self._rows + other._rows
         self._rechoose(self._choice.beside(other._choice))
 
-    def step(self) -> Step:
+    def first_step(self) -> Step:
+        """Hand out the choice under way and start nothing behind it: on the CPU, whoever starts a step waits until most
+        of it is done."""
+        return self.step(ahead=False)
+
+    def step(self, *, ahead: bool = True) -> Step:
         """Hand out the choice under way, after starting the next one; rows that it ends leave the batch."""
+        self._resume()
         if self._choice is None:
             return Step()
         choice, self._choice = self._choice, None
         positions = [row.produced + 1 for row in self._rows]
-        logits = self._follow(choice.tokens) if self._go_on() else None
+        logits = self._follow(choice.tokens) if ahead and self._go_on() else None
+        if logits is None:
+            self._sampler = None  # It has not seen these tokens.
         if logits is not None and not self._constrained():
             self._choice = self._choose(logits, positions)
         outputs = choice.read([row.spec.sampling for row in self._rows])
@@ -177,7 +188,7 @@ class DecodeBatch:
         """A copy of a row's caches, with all of its history; None if there is no such row."""
         for place, row in enumerate(self._rows):
             if row.spec.sequence_id == sequence_id:
-                return Held(self._caches_of(place), len(row.history))
+                return Held(self._caches_of(place), len(row.history) - (self._choice is None))
         return None
 
     def forget(self, sequence_ids: Sequence[SequenceId]) -> None:
