@@ -1,5 +1,6 @@
 """A sequence that starts with kept pieces goes on as if it had computed them, whatever caches its model has."""
 
+from math import inf
 from pathlib import Path
 
 import mlx.core as mx
@@ -195,6 +196,12 @@ def test_a_store_knows_its_bytes(desk: Desk) -> None:
     assert store.nbytes == 30 * desk.facts.kv_bytes_per_token
     store.drop([pieces[0].handle])
     assert store.nbytes == 20 * desk.facts.kv_bytes_per_token
+
+
+def test_the_facts_tell_what_memory_there_is_and_what_a_token_takes_of_it(desk: Desk) -> None:
+    assert desk.facts.kv_bytes_per_token == 2 * 2 * 2 * 16 * 4, "layers, keys and values, heads, their size, float32"
+    assert 0 < desk.facts.free_bytes < desk.facts.memory_bytes
+    assert desk.facts.padding_ratio == (2.0 if desk.facts.device == "cpu" else inf)
 
 
 def test_caches_that_slide_or_recur_are_found_out(uncut: Desk) -> None:
