@@ -15,15 +15,15 @@ log = logging.getLogger("troupe.memory_monitor")
 
 
 class MemoryMonitor(Actor[m.MonitorWord]):
-    """Has the engine measure at every tick, and tells who must act when the level changes."""
+    """Has the engine measure at every tick, and tells who must act how near the limit is."""
 
     def __init__(
         self,
         *,
         engine: EngineRef,
         reply: Deliver,
-        request_admitter: Ref[m.PressureChanged],
-        cache_manager: Ref[m.PressureChanged],
+        request_admitter: Ref[m.PressureMeasured],
+        cache_manager: Ref[m.PressureMeasured],
         warn_fraction: float,
         limit_fraction: float,
     ) -> None:
@@ -51,12 +51,12 @@ class MemoryMonitor(Actor[m.MonitorWord]):
         self._usage = usage
         used = usage.system_used_fraction
         level = pressure_level(used, warn=self._warn_fraction, limit=self._limit_fraction, last=self._level)
-        if level is self._level:
-            return
-        log.warning("memory pressure went from %s to %s: %.0f %% in use", self._level, level, used * 100)
+        if level is not self._level:
+            log.warning("memory pressure went from %s to %s: %.0f %% in use", self._level, level, used * 100)
         self._level = level
-        self._request_admitter.tell(m.PressureChanged(level))
-        self._cache_manager.tell(m.PressureChanged(level))
+        # Each time: whoever hears it may be in another life than the last time, and so may this actor.
+        self._request_admitter.tell(m.PressureMeasured(level))
+        self._cache_manager.tell(m.PressureMeasured(level))
 
     def snapshot(self) -> MonitorSnapshot:
         return MonitorSnapshot(self._level, self._usage)

@@ -117,8 +117,8 @@ class EngineReplied:
 
 
 @dataclass(frozen=True, slots=True)
-class PressureChanged:
-    """The machine's memory pressure crossed a threshold, up or down."""
+class PressureMeasured:
+    """How near the machine is to running out of memory, now."""
 
     level: PressureLevel
 
@@ -202,7 +202,7 @@ AdmitterWord = (
     | EngineRoomOpened
     | EngineRoomClosed
     | HouseClosing
-    | PressureChanged
+    | PressureMeasured
     | Tick
 )
 
@@ -414,7 +414,7 @@ class ClearCache:
     """Called once they are gone."""
 
 
-CacheWord = LeaseKv | KvGrew | PrefixTaken | ReleaseKv | ClearCache | PressureChanged | EngineReplied
+CacheWord = LeaseKv | KvGrew | PrefixTaken | ReleaseKv | ClearCache | PressureMeasured | EngineReplied
 
 # --- heard by MemoryMonitor ----------------------------------------------------------------------------------
 

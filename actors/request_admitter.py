@@ -72,7 +72,7 @@ class RequestAdmitter(Actor[m.AdmitterWord]):
                 self._draining = True
                 for entry in list(self._ledger.values()):
                     self._fail(entry, cause)
-            case m.PressureChanged(level):
+            case m.PressureMeasured(level):
                 self._pressure = level
             case m.Drain(emptied):
                 self._draining = True

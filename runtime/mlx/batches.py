@@ -20,7 +20,7 @@ REVIVAL_CHUNK = 512
 """Tokens per forward pass when a history is computed again."""
 
 Newcomer = tuple[JoinRow, Held]
-"""A row with caches that hold all of its history but the last id."""
+"""A row with caches that hold all of its history but the last id; if they do not, they are computed anew."""
 
 
 class Batches:
@@ -43,7 +43,11 @@ class Batches:
 
     def join(self, newcomers: Sequence[Newcomer]) -> None:
         """Let rows take part from the next step on."""
-        self._joining += newcomers
+        for row, held in newcomers:
+            if held.tokens != len(row.history) - 1:
+                log.error("sequence %d came with %d tokens of %d", row.sequence_id, held.tokens, len(row.history) - 1)
+                held = self._computed(row)
+            self._joining.append((row, held))
 
     def forget(self, sequence_ids: Sequence[SequenceId]) -> None:
         """Let rows go; unknown ids are ignored."""
@@ -102,16 +106,16 @@ class Batches:
     def _batch_of(self, rows: Sequence[JoinRow]) -> DecodeBatch:
         """A batch of these rows, their caches computed from their histories."""
         batch = DecodeBatch(self._model.model, self._model.vocab_size, self._grammars)
-        everyones = []
-        for row in rows:
-            held = Held(self._model.new_caches())
-            for start in range(0, len(row.history) - 1, REVIVAL_CHUNK):
-                self._model.feed(row.history[start : min(start + REVIVAL_CHUNK, len(row.history) - 1)], held)
-                self._beat("making the batch anew")
-            everyones.append(held.caches)
         if rows:
-            batch.join(rows, everyones)
+            batch.join(rows, [self._computed(row).caches for row in rows])
         return batch
+
+    def _computed(self, row: JoinRow) -> Held:
+        held = Held(self._model.new_caches())
+        for start in range(0, len(row.history) - 1, REVIVAL_CHUNK):
+            self._model.feed(row.history[start : min(start + REVIVAL_CHUNK, len(row.history) - 1)], held)
+            self._beat("computing a history")
+        return held
 
 
 def _join(newcomers: Sequence[Newcomer], batch: DecodeBatch) -> Step:
