@@ -6,6 +6,7 @@ from pathlib import Path
 import mlx.core as mx
 import psutil
 import pytest
+from mlx_lm.models.cache import KVCache
 
 from actors.policies.pieces import block_stops, cut, root_of
 from runtime.engine import commands as c
@@ -169,6 +170,18 @@ def test_a_piece_is_one_array_however_many_layers(llama: Path) -> None:
     assert held is not None
     piece = cut_out(held.caches, 3, 10)
     assert [array.shape for array in piece.arrays.values()] == [(4, 1, 2, 7, 16)]
+
+
+def test_an_array_without_its_like_is_copied_all_the_same() -> None:
+    cache = KVCache()
+    cache.update_and_fetch(mx.ones((1, 2, 5000, 16)), mx.ones((1, 2, 5000, 8)))
+    mx.eval(cache.state)
+    before = mx.get_active_memory()
+    piece = cut_out([cache], 10, 20)
+    whole = cache.nbytes
+    del cache
+    assert mx.get_active_memory() == about(before - whole + piece.nbytes)
+    assert piece.nbytes == 10 * 2 * (16 + 8) * 4
 
 
 def test_storing_many_pieces_shows_that_it_is_at_work(desk: Desk) -> None:
