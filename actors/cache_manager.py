@@ -1,7 +1,10 @@
 """CacheManager: KV bytes on lease, and what is kept of ended sequences. Names and sizes, never arrays."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from itertools import takewhile
 from typing import assert_never
 
 from actors import messages as m
@@ -13,7 +16,18 @@ from actors.policies.prefix_cache import WORTH_TOKENS, Freed, Hit, PrefixCache
 from actors.policies.pressure import share_kept
 from actors.policies.tier import Entry
 from actors.snapshots import CacheSnapshot
-from runtime.engine.commands import DropKv, EraseKv, FetchKv, Forget, GiveBack, KvListed, LoadKv, Stored, StoreKv
+from runtime.engine.commands import (
+    DropKv,
+    EraseKv,
+    FetchKv,
+    Forget,
+    GiveBack,
+    KvListed,
+    LoadKv,
+    Result,
+    Stored,
+    StoreKv,
+)
 from runtime.engine.host import Deliver, EngineRef
 from runtime.types import HitType, KvHandle, KvPiece, ModelFacts, PressureLevel, RequestId, SequenceId
 
@@ -31,9 +45,18 @@ class Lease:
     cached_tokens: int = 0
     hit_type: HitType = HitType.MISS
     pieces: tuple[KvPiece, ...] = ()
-    """The chain that its checkpoints make, with what it began with."""
+    """The chain that its checkpoints make, with what it began with, up to what has been dropped since."""
     prefilling: bool = False
     """There are checkpoints that have not been reached."""
+
+
+@dataclass(slots=True)
+class Fetch:
+    """What the engine was asked to read from disk."""
+
+    entry: Entry
+    in_vain: bool = False
+    """Some of it has been dropped or erased since."""
 
 
 class CacheManager(Actor[m.CacheWord]):
@@ -65,7 +88,9 @@ class CacheManager(Actor[m.CacheWord]):
         self._leases: dict[RequestId, Lease] = {}
         self._unanswered: Lease | None = None
         """It waits for what it is to begin with; the Scheduler never asks for two at once."""
-        self._fetching: Entry | None = None
+        self._fetching: Fetch | None = None
+        self._clearing: list[Callable[[], None]] = []
+        """Whom to tell that everything is gone: what an earlier life left, too, once that is known."""
         self._overdrawn = False
         """The Scheduler was told, and nobody has left since."""
         self._hits: Counter[HitType] = Counter()
@@ -82,9 +107,8 @@ class CacheManager(Actor[m.CacheWord]):
             case m.ReleaseKv():
                 self._release(message)
             case m.ClearCache(cleared):
-                self._let_go(self._prefixes.clear())
-                self._engine.submit(GiveBack(), lambda _result, _at: cleared())
-            case m.PressureChanged(level):
+                self._clearing.append(cleared)
+            case m.PressureMeasured(level):
                 self._pressed(level)
             case m.EngineReplied(Stored() as stored):
                 self._stored(stored)
@@ -95,10 +119,12 @@ class CacheManager(Actor[m.CacheWord]):
                 pass
             case _:
                 assert_never(message)
+        if self._clearing and not self._listing:
+            self._clear()
         if self._unanswered:
             self._begin(self._unanswered)
         self._let_go(self._prefixes.shrink(self._bytes_to_keep()))
-        self._tell_if_overdrawn()
+        self._balance()
 
     # --- leases ---
 
@@ -106,11 +132,15 @@ class CacheManager(Actor[m.CacheWord]):
         request = wish.request
         lease = Lease(request, wish.sequence_id, wish.history, root_of(request.cache_salt), len(wish.history) + 1)
         self._leases[request.request_id] = lease
-        if self._leased_bytes() > self._budget.total_bytes and len(self._leases) > 1:
-            del self._leases[request.request_id]
-            self._scheduler.tell(m.KvRefused(request.request_id))
+        if self._is_overdrawn():
+            self._refuse(lease)
         else:
             self._unanswered = lease
+
+    def _refuse(self, lease: Lease) -> None:
+        self._unanswered = None
+        del self._leases[lease.request.request_id]
+        self._scheduler.tell(m.KvRefused(lease.request.request_id))
 
     def _begin(self, lease: Lease) -> None:
         """Answer a lease, if what it begins with is at hand."""
@@ -140,7 +170,7 @@ class CacheManager(Actor[m.CacheWord]):
 
     def _fetch(self, entry: Entry) -> None:
         absent = [piece.handle for piece in entry.pieces if not self._prefixes.memory.holds(piece.handle)]
-        self._fetching = entry
+        self._fetching = Fetch(entry)
         self._prefixes.expect(absent)
         self._engine.submit(FetchKv(tuple(absent)), self._reply)
 
@@ -177,9 +207,9 @@ class CacheManager(Actor[m.CacheWord]):
         sizes = dict(stored.sizes)
         self._let_go(self._prefixes.arrived(sizes, stored.missing))
         if stored.sequence_id is None:
-            entry, self._fetching = self._fetching, None
-            if entry and not stored.missing:
-                self._let_go(self._prefixes.keep(entry.root, entry.pieces, memory_only=True))
+            fetch, self._fetching = self._fetching, None
+            if fetch and not fetch.in_vain and not stored.missing:
+                self._let_go(self._prefixes.keep(fetch.entry.root, fetch.entry.pieces, memory_only=True))
         for lease in self._leases.values():
             if lease.sequence_id == stored.sequence_id:
                 self._reached(lease, sizes)
@@ -198,7 +228,7 @@ class CacheManager(Actor[m.CacheWord]):
     def _tell_others(self, lease: Lease) -> None:
         """Sequences whose prompt waits to be computed may begin like this one."""
         for other in self._leases.values():
-            if other.prefilling and other.root == lease.root and not other.request.to_score:
+            if other is not lease and other.prefilling and other.root == lease.root and not other.request.to_score:
                 hit = self._prefixes.find(other.root, other.history)
                 if hit and hit.tokens - other.cached_tokens >= WORTH_TOKENS:
                     other.cached_tokens = hit.tokens
@@ -208,8 +238,24 @@ class CacheManager(Actor[m.CacheWord]):
     def _let_go(self, freed: Freed) -> None:
         if freed.in_memory:
             self._engine.submit(DropKv(freed.in_memory), self._reply)
+            self._count_out(frozenset(freed.in_memory))
         if freed.on_disk:
             self._engine.submit(EraseKv(freed.on_disk), self._reply)
+
+    def _count_out(self, dropped: frozenset[KvHandle]) -> None:
+        """The engine may yet say that it has these: it said so before it was told to drop them."""
+        if self._fetching and not dropped.isdisjoint(self._fetching.entry.handles):
+            self._fetching.in_vain = True
+        for lease in self._leases.values():
+            lease.pieces = tuple(takewhile(lambda piece: piece.handle not in dropped, lease.pieces))
+
+    def _clear(self) -> None:
+        self._let_go(self._prefixes.clear())
+        if self._fetching:
+            self._fetching.in_vain = True
+        for cleared in self._clearing:
+            self._engine.submit(GiveBack(), partial(_gone, cleared))
+        self._clearing = []
 
     # --- room ---
 
@@ -228,11 +274,18 @@ class CacheManager(Actor[m.CacheWord]):
         lengths = [lease.tokens for lease in self._leases.values()]
         return leased_tokens(lengths, self._facts.padding_ratio) * self._facts.kv_bytes_per_token
 
-    def _tell_if_overdrawn(self) -> None:
-        if self._overdrawn or len(self._leases) < 2 or self._leased_bytes() <= self._budget.total_bytes:
-            return
-        self._overdrawn = True
-        self._scheduler.tell(m.KvOverdrawn())
+    def _is_overdrawn(self) -> bool:
+        """One sequence alone always goes on."""
+        return len(self._leases) > 1 and self._leased_bytes() > self._budget.total_bytes
+
+    def _balance(self) -> None:
+        """If those who run have come to take more than there is, who was to come in waits, and if that is not enough one
+        of them goes back."""
+        if self._unanswered and self._is_overdrawn():
+            self._refuse(self._unanswered)
+        if not self._overdrawn and self._is_overdrawn():
+            self._overdrawn = True
+            self._scheduler.tell(m.KvOverdrawn())
 
     def snapshot(self) -> CacheSnapshot:
         memory, disk = self._prefixes.memory, self._prefixes.disk
@@ -249,3 +302,8 @@ class CacheManager(Actor[m.CacheWord]):
             disk_bytes=disk.nbytes,
             disk_entries=len(disk),
         )
+
+
+def _gone(cleared: Callable[[], None], _result: Result, _at: float) -> None:
+    """The engine has let go of everything."""
+    cleared()

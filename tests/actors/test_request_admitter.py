@@ -61,7 +61,7 @@ def test_pressure_at_the_limit_halves_the_output_of_new_requests_only_while_it_l
     door = Door(action=MemoryAction.REDUCE_CONTEXT)
     door.open()
     for level in (PressureLevel.LIMIT, PressureLevel.NORMAL):
-        door.actor.receive(m.PressureChanged(level))
+        door.actor.receive(m.PressureMeasured(level))
         door.admit(door.client.request(f"r-{level}", max_tokens=100))
     granted = [each.request.sampling.max_tokens for each in door.scheduler.heard if isinstance(each, m.Enqueue)]
     assert granted == [50, 100]
