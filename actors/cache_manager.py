@@ -279,8 +279,8 @@ class CacheManager(Actor[m.CacheWord]):
         return len(self._leases) > 1 and self._leased_bytes() > self._budget.total_bytes
 
     def _balance(self) -> None:
-        """If those who run have come to take more than there is, who was to come in waits, and if that is not enough one
-        of them goes back."""
+        """Where those who run have come to take more than there is, who was to come in waits; if that is not enough,
+        somebody goes back."""
         if self._unanswered and self._is_overdrawn():
             self._refuse(self._unanswered)
         if not self._overdrawn and self._is_overdrawn():

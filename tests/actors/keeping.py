@@ -86,9 +86,10 @@ class Keeping:
         self.actor.receive(m.ReleaseKv(RequestId(name), self.sequences[name], tuple(held)))
 
     def keep(self, ids: Sequence[int], *, salt: str = "") -> None:
-        """A sequence comes and goes, and this is kept of it."""
-        self.lease("keeper", [*ids, 1], salt=salt)
+        """A sequence that was computed from the first id on comes and goes, and this is kept of it."""
+        self.ask("keeper", [*ids, 1], salt=salt, score_prompt=0)
         self.engine.catch_up()
+        self.scheduler.take()
         self.release("keeper", ids)
         self.engine.catch_up()
         self.engine.take()
