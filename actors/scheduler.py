@@ -144,7 +144,7 @@ class Scheduler(Actor[m.SchedulerWord]):
         """Who came last waits again: whoever has waited longest gets done. One always stays."""
         running = {r: each for r, each in self._staged.items() if not each.preempted}
         if len(running) > 1:
-            youngest = max(running, key=lambda request_id: running[request_id].arrived_at)
+            youngest = max(reversed(running), key=lambda request_id: running[request_id].arrived_at)
             self._staged[youngest].preempted = True
             self._prefill_worker.tell(m.Preempt(youngest))
 
@@ -154,9 +154,10 @@ class Scheduler(Actor[m.SchedulerWord]):
         log.info("%s goes back in line: its KV bytes are needed", request.request_id)
         self._preemptions += 1
         cancel = self._staged[request.request_id].cancel
+        suspect = self._on_trial == request.request_id
         self._quit_stage(request.request_id, sequence.sequence_id, preempted.held)
         self._starved = bool(self._staged)  # Whoever stays on stage would send it back again.
-        again = m.Enqueue(self._epoch, request, preempted.output_ids, preempted.unsent, sequence.served_tokens)
+        again = m.Enqueue(self._epoch, request, preempted.output_ids, preempted.unsent, sequence.served_tokens, suspect)
         self._line.appendleft(again)
         self._request_admitter.tell(m.RequestPreempted(request.request_id))
         if cancel:

@@ -4,7 +4,7 @@ import pytest
 
 from actors import messages as m
 from runtime.engine import commands as c
-from runtime.types import HitType, PressureLevel, RequestId, SequenceId
+from runtime.types import PressureLevel, RequestId, SequenceId
 from tests.actors.keeping import Keeping
 
 STEP = 256
@@ -134,15 +134,19 @@ def test_without_a_prefix_cache_nothing_is_stored_and_nothing_looked_up() -> Non
     assert not any(keeping.actor.snapshot().hits.values())
 
 
-def test_a_prompt_to_be_scored_is_no_look_up() -> None:
+def test_a_prompt_to_be_scored_is_served_by_nothing_until_its_scores_were_told() -> None:
     keeping = Keeping()
     keeping.keep(ids(1, 100))
-    looked_up = dict(keeping.actor.snapshot().hits)
-    keeping.ask("r1", ids(1, 100), score_prompt=0)
-    (answer,) = keeping.scheduler.take()
-    assert isinstance(answer, m.KvLeased)
-    assert (answer.cached_tokens, answer.hit_type) == (0, HitType.MISS)
-    assert keeping.actor.snapshot().hits == looked_up
+    request = keeping.client.request("r1", ids(1, 100), score_prompt=0)
+    served = []
+    for number in (7, 8):
+        keeping.actor.receive(m.LeaseKv(request, SequenceId(number), request.prompt_ids))
+        (answer,) = keeping.scheduler.take()
+        assert isinstance(answer, m.KvLeased)
+        served.append((answer.cached_tokens, sum(keeping.actor.snapshot().hits.values())))
+        keeping.actor.receive(m.ReleaseKv(request.request_id, SequenceId(number), ()))
+        request.sink.prompt_scored(m.PromptScored(request.request_id, ()))
+    assert served == [(0, 0), (99, 1)]
 
 
 def test_under_pressure_the_prefixes_give_way_and_their_bytes_go_back_to_the_system() -> None:
