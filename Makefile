@@ -31,6 +31,10 @@ bench: $(VENV)/.run
 soak: $(VENV)/.dev
 	$(BIN)/python -m tests.soak.parent_memory
 	$(BIN)/python -m tests.soak.structure
+	$(BIN)/python -m tests.soak.prefixes
+	$(BIN)/python -m tests.soak.conversations
+	$(BIN)/python -m tests.soak.low_memory
+	$(BIN)/python -m tests.soak.lookups
 
 fuzz: $(VENV)/.dev
 	$(BIN)/python -m tests.soak.fuzz $(ARGS)

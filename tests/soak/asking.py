@@ -89,6 +89,11 @@ class Server:
         reply: dict[str, object] = self._client.get("/v1/status").raise_for_status().json()
         return reply
 
+    def queue(self) -> dict[str, object]:
+        """`queue_stats` of /v1/queue/stats."""
+        reply: dict[str, dict[str, object]] = self._client.get("/v1/queue/stats").raise_for_status().json()
+        return reply["queue_stats"]
+
     def clear_cache(self) -> None:
         self._client.delete("/v1/cache").raise_for_status()
 

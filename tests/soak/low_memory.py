@@ -1,13 +1,16 @@
-"""A hundred long requests where there is room for three, and forty under memory pressure: each ends with its right text
-or with a 503 that says when to come again, and the engine lives. `make soak`."""
+"""A hundred long requests where there is room for three, and others while memory becomes short: each ends with its
+right text or with a 503 that says when to come again, and the engine lives. `make soak`."""
 
 import random
 import sys
 import tempfile
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import psutil
 
 from tests.e2e.process import ServerProcess
 from tests.soak.asking import Ids, Reference, Refused, Server, judge
@@ -21,11 +24,13 @@ WIDTH = 128
 FLAGS = ("--queue-size", "200", "--timeout", "1800")
 REFERENCE = (*FLAGS, "--cache-memory-mb", "0", "--log-level", "warning")
 NARROW = (*FLAGS, "--kv-memory-mb", "3")
-THRESHOLDS = ("--memory-warn-threshold", "0.01", "--memory-limit-threshold", "0.02")
-"""Any process takes more."""
-PRESSED = (*FLAGS, "--memory-action", "reject-new", "--memory-monitor-interval", "1", *THRESHOLDS)
+PRESSED = (*FLAGS, "--memory-action", "reject-new", "--memory-monitor-interval", "0.2")
+BALLAST, WARN, LIMIT = 10, 5, 6
+"""Percent of the machine's memory: what this process takes for a while, and what more than now is too much."""
+PATIENCE_S = 60.0
 PREEMPTED = "goes back in line: its KV bytes are needed"
 TURNED_AWAY = "503"
+SERVED = {"the same", "a tie"}
 
 
 def outcome(server: Server, reference: Reference, prompt: Ids) -> str:
@@ -51,17 +56,44 @@ def narrow(model: Path, reference: Reference, prompts: Sequence[Ids]) -> bool:
         preemptions, lives = server.status()["num_preemptions"], process.engine().pid == engine.pid
     logged = process.output().count(PREEMPTED)
     print(f"room for three: {said(ended)}; {preemptions} preemptions, {logged} in the log; {health(lives)}", flush=True)
-    return lives and preemptions == logged > 0 and ended.keys() <= {"the same", "a tie"}
+    return lives and preemptions == logged > 0 and ended.keys() <= SERVED
 
 
 def pressed(model: Path, reference: Reference, prompts: Sequence[Ids]) -> bool:
-    """Who is inside when the pressure comes is served to the end; who comes later is told when to come again."""
-    with ServerProcess(str(model), *PRESSED) as process, Server(process.url) as server:
+    """Who is inside when memory becomes short is served to the end, who comes then is told when to come again, and who
+    comes once there is enough again is served."""
+    memory = psutil.virtual_memory()
+    thresholds = (
+        f"--memory-{name}-threshold={memory.percent + more}" for name, more in (("warn", WARN), ("limit", LIMIT))
+    )
+    with ServerProcess(str(model), *PRESSED, *thresholds) as process, Server(process.url) as server:
         engine = process.engine()
-        ended = crowd(server, reference, prompts) + crowd(server, reference, prompts)
+        with ThreadPoolExecutor(1) as before:
+            inside = before.submit(crowd, server, reference, prompts)
+            until(lambda: server.queue()["active_requests"] == len(prompts))
+            ballast = bytearray(b"x") * (memory.total * BALLAST // 100)
+            until(lambda: pressure(server) == "limit")
+            away = crowd(server, reference, prompts)
+            del ballast
+            until(lambda: pressure(server) == "normal")
+            after = crowd(server, reference, prompts)
         lives = process.engine().pid == engine.pid
-    print(f"under pressure: {said(ended)}; {health(lives)}", flush=True)
-    return lives and ended[TURNED_AWAY] > 0 and ended.keys() <= {"the same", "a tie", TURNED_AWAY}
+    print(
+        f"memory becomes short: inside {said(inside.result())}; then {said(away)}; later {said(after)}; {health(lives)}"
+    )
+    return lives and (inside.result() + after).keys() <= SERVED and away.keys() == {TURNED_AWAY}
+
+
+def pressure(server: Server) -> object:
+    memory = server.status()["memory"]
+    assert isinstance(memory, dict)
+    return memory["pressure"]
+
+
+def until(happened: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while not happened():
+        assert time.monotonic() < end, "nothing happened"
 
 
 def said(ended: Counter[str]) -> str:
