@@ -150,6 +150,22 @@ def test_a_death_that_a_request_spends_in_line_breaks_the_row() -> None:
     assert door.client.last_words() == []
 
 
+def test_a_death_that_a_request_spends_back_in_line_breaks_the_row_too() -> None:
+    door = Door()
+    door.open(1)
+    door.admit(door.client.request())
+    die(door, 2, staged=True)
+    door.actor.receive(m.RequestStaged(R1))
+    door.actor.receive(m.RequestPreempted(R1))
+    door.scheduler.take()
+    die(door, 3, staged=False)
+    (again,) = door.scheduler.take()
+    assert isinstance(again, m.Enqueue)
+    assert not again.suspect
+    die(door, 4, staged=True)
+    assert door.client.last_words() == []
+
+
 def test_a_request_that_had_its_last_word_is_closed_not_resumed_after_a_death() -> None:
     door = Door()
     door.open(1)
