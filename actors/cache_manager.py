@@ -261,8 +261,9 @@ class CacheManager(Actor[m.CacheWord]):
 
     def _pressed(self, level: PressureLevel) -> None:
         """Under pressure the prefixes give way, and what they took goes back to the system."""
+        rose = level is PressureLevel.LIMIT or (level is PressureLevel.WARN and self._pressure is PressureLevel.NORMAL)
         self._pressure = level
-        if level is not PressureLevel.NORMAL:
+        if rose:
             self._let_go(self._prefixes.shrink(self._bytes_to_keep()))
             self._engine.submit(GiveBack(), self._reply)
 

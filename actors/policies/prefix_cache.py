@@ -190,8 +190,10 @@ class PrefixCache:
 
     def clear(self) -> Freed:
         """Let go of everything."""
-        return Freed(self.memory.shrink(nbytes=0, entries=0, pieces=0), self.disk.shrink(nbytes=0, entries=0, pieces=0))
+        return Freed(self.memory.clear(), self.disk.clear())
 
     def use(self, entry: Entry) -> None:
-        """It served somebody."""
+        """It served somebody, from memory: on disk it is worth no less."""
         self.memory.use(entry)
+        if on_disk := self.disk.find(entry.root, entry.token_ids):
+            self.disk.use(on_disk.entry)

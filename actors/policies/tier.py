@@ -164,6 +164,10 @@ class Tier:
             self.evictions += 1
         return tuple(freed)
 
+    def clear(self) -> tuple[KvHandle, ...]:
+        """Forget every entry; all handles."""
+        return self._remove_all(list(self._by_use))
+
     def _beginnings(self, entry: Entry) -> list[Entry]:
         """The entries that this one begins with, shortest first."""
         return [beginning for _, beginning in self._trees[entry.root].beginnings(entry.token_ids)]
