@@ -1,20 +1,22 @@
 """Every decision beside a table of cases."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.policies.admission import granted_tokens, refusal
 from actors.policies.after_death import Fate, fate
-from actors.policies.budget import kv_budget
+from actors.policies.budget import KvBudget, kv_budget
 from actors.policies.chunks import share_out
 from actors.policies.overdue import Reading, overdue, read_on
 from actors.policies.pace import LEAST_TOKENS, Pace, after_decode, after_prefill, turn_tokens
 from actors.policies.prefix import common_prefix, hit_type, usable_tokens
-from actors.policies.pressure import pressure_level
+from actors.policies.pressure import pressure_level, share_kept
 from actors.policies.restarts import Intensity, back_off_s, exhausted, recent
 from actors.policies.turns import Turn, next_turn
-from runtime.types import CancelCause, HitType, MemoryAction, PressureLevel, RejectReason, SequenceId
+from runtime.types import CancelCause, HitType, MemoryAction, ModelFacts, PressureLevel, RejectReason, SequenceId
 from tests.fakes import FACTS
 
 NORMAL, WARN, LIMIT = PressureLevel
@@ -257,24 +259,38 @@ def test_what_becomes_of_a_request_after_a_death(ended: bool, blamed: int, expec
     assert fate(ended=ended, blamed=blamed) == expected
 
 
-def test_kv_caches_get_what_the_weights_leave() -> None:
-    budget = kv_budget(FACTS, keep_mb=None, keep_fraction=0.2)
-    assert budget.total_bytes == round(FACTS.memory_bytes * 0.9)
-    assert budget.keep_bytes == round(FACTS.memory_bytes * 0.2)
-    assert budget.context_tokens == FACTS.context_tokens
-    assert kv_budget(FACTS, keep_mb=1, keep_fraction=0.2).keep_bytes == 1 << 20
+def budget(facts: ModelFacts = FACTS, *, keep_mb: int | None = 0, total_mb: int | None = None) -> KvBudget:
+    return kv_budget(facts, total_mb=total_mb, keep_mb=keep_mb, keep_fraction=0.2)
+
+
+def test_kv_caches_get_what_is_free_but_for_some_room_to_work_in() -> None:
+    facts = replace(FACTS, memory_bytes=10 << 20, free_bytes=7 << 20)
+    assert budget(facts).total_bytes == 6 << 20
+    assert budget(replace(facts, free_bytes=0)).total_bytes == 0
+    assert budget(facts, total_mb=9).total_bytes == 9 << 20
+
+
+def test_kept_prefixes_get_a_share_of_the_memory_but_no_more_than_all_kv_caches() -> None:
+    facts = replace(FACTS, memory_bytes=10 << 20, free_bytes=7 << 20)
+    assert budget(facts, keep_mb=None).keep_bytes == 2 << 20
+    assert budget(facts, keep_mb=1).keep_bytes == 1 << 20
+    assert budget(facts, keep_mb=50).keep_bytes == 6 << 20
+    assert budget(facts, keep_mb=None, total_mb=1).keep_bytes == 1 << 20
 
 
 def test_a_budget_too_small_for_the_context_shortens_it() -> None:
-    from dataclasses import replace
-
-    small = replace(FACTS, memory_bytes=1000, kv_bytes_per_token=10)
-    assert kv_budget(small, keep_mb=0, keep_fraction=0.2).context_tokens == 90
+    small = replace(FACTS, memory_bytes=1000, free_bytes=1000, kv_bytes_per_token=10)
+    assert budget(small).context_tokens == 90
+    assert budget(replace(small, free_bytes=0)).context_tokens == 1
+    assert budget(replace(small, kv_bytes_per_token=0)).context_tokens == FACTS.context_tokens
 
 
 @pytest.mark.parametrize(("chosen", "tokens"), [(None, 100), (50, 50), (200, 200), (5000, 900)])
 def test_a_chosen_context_beats_the_declared_one_but_not_the_memory(chosen: int | None, tokens: int) -> None:
-    from dataclasses import replace
+    facts = replace(FACTS, context_tokens=100, memory_bytes=10_000, free_bytes=10_000, kv_bytes_per_token=10)
+    found = kv_budget(facts, total_mb=None, keep_mb=0, keep_fraction=0.2, context_tokens=chosen)
+    assert found.context_tokens == tokens
 
-    facts = replace(FACTS, context_tokens=100, memory_bytes=10_000, kv_bytes_per_token=10)
-    assert kv_budget(facts, keep_mb=0, keep_fraction=0.2, context_tokens=chosen).context_tokens == tokens
+
+def test_the_prefix_cache_gives_way_by_halves() -> None:
+    assert [share_kept(level) for level in (NORMAL, WARN, LIMIT)] == [1.0, 0.5, 0.0]
