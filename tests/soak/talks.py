@@ -39,8 +39,15 @@ def next_turn(talk: Talk, reply: Ids, asked: Ids) -> Talk:
     return (*talk, (*ASKING, *reply, END), asked)
 
 
-SYSTEMS = tuple(message(random.Random(tokens), tokens) for tokens in (58, 150, 330))
-"""Prompts of the system that all clients share: shorter than a block of 64 tokens, and of several ones and a rest."""
+SYSTEMS = tuple(
+    (START, *words(random.Random(beginning), 60), *words(random.Random(tokens), tokens), END)
+    for tokens in (0, 90, 270)
+    for beginning in (1, 2)
+)
+"""Prompts of the system that all clients share: shorter than a block of 64 tokens, and of several ones and a rest. Two
+at a time differ in their first block only, so that the same ids stand in the same places behind another beginning."""
+COMMON = tuple(message(random.Random(f"common {number}"), 5 * number) for number in range(1, 9))
+"""Messages that everybody sends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +98,8 @@ class Talker:
             self._reply = reply
 
     def _message(self) -> Ids:
-        return message(self._chance, self._chance.randint(1, 40))
+        own = message(self._chance, self._chance.randint(1, 40))
+        return self._chance.choice((own, self._chance.choice(COMMON)))
 
     def _new(self) -> Talk:
         return (self._chance.choice(SYSTEMS), self._message())
