@@ -35,7 +35,8 @@ def cut(
 
 def chains(pieces: Iterable[KvPiece], *, every: bool) -> list[tuple[KvPiece, ...]]:
     """The chains that pieces make up, where all of one is there, in the order of their last pieces: of `every` piece
-    the chain that ends with it, or only of those that no other goes on from."""
+    the chain that ends with it, or only of those that no other goes on from. Pieces may say anything of their parents,
+    as files do."""
     by_handle = {piece.handle: piece for piece in pieces}
     inner = set() if every else {piece.parent for piece in by_handle.values()}
     found = []
@@ -43,7 +44,7 @@ def chains(pieces: Iterable[KvPiece], *, every: bool) -> list[tuple[KvPiece, ...
         if piece.handle in inner:
             continue
         chain = [piece]
-        while chain[-1].start and (parent := by_handle.get(chain[-1].parent)):
+        while (parent := by_handle.get(chain[-1].parent)) and parent.stop == chain[-1].start:
             chain.append(parent)
         if not chain[-1].start:
             found.append(tuple(reversed(chain)))

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.policies.pieces import block_stops, checkpoint_stops, cut, root_of
-from runtime.types import KvHandle
+from actors.policies.pieces import block_stops, chains, checkpoint_stops, cut, root_of
+from runtime.types import KvHandle, KvPiece
 
 Ids = tuple[int, ...]
 ROOT = root_of("")
@@ -35,6 +35,12 @@ def test_pieces_cover_the_history_up_to_the_last_stop(chunks: list[Ids], left_ov
     assert [piece.stop for piece in pieces] == _stops(chunks)
     assert [piece.start for piece in pieces] == [0, *_stops(chunks)][: len(chunks)]
     assert [piece.parent for piece in pieces] == [ROOT, *(piece.handle for piece in pieces)][: len(chunks)]
+
+
+@given(CHUNKS, st.integers(0, 4))
+def test_a_chain_that_is_cut_further_is_the_one_cut_at_once(chunks: list[Ids], count: int) -> None:
+    whole = cut(ROOT, _history(chunks), _stops(chunks))
+    assert cut(ROOT, _history(chunks), _stops(chunks)[count:], whole[:count]) == whole
 
 
 @given(SALTS, CHUNKS, SALTS, CHUNKS)
@@ -80,6 +86,27 @@ def test_every_text_is_a_salt_of_its_own() -> None:
     roots = {root_of(salt) for salt in salts}
     assert len(roots) == len(salts)
     assert {len(root) for root in roots} == {16}
+
+
+def test_chains_are_put_together_from_their_pieces_in_any_order() -> None:
+    system, hello, again = cut(ROOT, (1, 2, 3), (1, 2, 3))
+    (_, other) = cut(ROOT, (1, 9), (1, 2))
+    assert chains([again, other, system, hello], every=False) == [(system, hello, again), (system, other)]
+    assert chains([again, system, hello], every=True) == [(system, hello, again), (system,), (system, hello)]
+
+
+def test_a_piece_whose_beginning_is_not_there_is_in_no_chain() -> None:
+    system, hello, again = cut(ROOT, (1, 2, 3), (1, 2, 3))
+    assert chains([again, hello], every=True) == []
+    assert chains([again, system], every=True) == [(system,)]
+
+
+def test_pieces_that_contradict_each_other_are_in_no_chain() -> None:
+    a, b, c = (KvHandle(bytes([i]) * 16) for i in range(3))
+    round_and_round = [KvPiece(a, b, 1, (7,)), KvPiece(b, a, 1, (7,))]
+    with_a_gap = [KvPiece(c, ROOT, 0, (7,)), KvPiece(a, c, 5, (7,))]
+    assert chains(round_and_round, every=True) == []
+    assert chains(with_a_gap, every=True) == [(with_a_gap[0],)]
 
 
 @pytest.mark.parametrize(

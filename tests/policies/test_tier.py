@@ -247,6 +247,23 @@ def test_a_system_prompt_outlives_the_conversations_on_it() -> None:
     assert found.entry is system
 
 
+def test_a_conversation_is_let_go_of_from_its_end() -> None:
+    tier = Tier(trimmable=False)
+    turns = [(1,), (2,), (3,), (4,)]
+    entries = [_add(tier, *turns[: n + 1])[0] for n in (1, 0, 3, 2)]
+    tier.use(entries[2])
+    for handle in reversed(entries[2].handles):
+        assert tier.shrink(nbytes=HUGE, entries=len(tier) - 1, pieces=HUGE) == (handle,)
+
+
+def test_cleared_is_empty_and_no_eviction() -> None:
+    tier = Tier(trimmable=True)
+    one, _ = _add(tier, (1, 2), (3,))
+    other, _ = _add(tier, (1, 2), (4,))
+    assert sorted(tier.clear()) == sorted({*one.handles, *other.handles})
+    assert (len(tier), tier.nbytes, tier.pieces, tier.evictions) == (0, 0, 0, 0)
+
+
 def test_words_about_what_is_gone_change_nothing() -> None:
     tier = Tier(trimmable=True)
     gone, _ = _add(tier, (1,))
