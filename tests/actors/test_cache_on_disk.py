@@ -38,6 +38,15 @@ def test_nobody_is_served_before_it_is_known_what_is_on_disk() -> None:
     assert submitted(keeping) == ["FetchKv", "LoadKv"]
 
 
+def test_nothing_is_fetched_twice_while_other_mail_comes() -> None:
+    keeping = Keeping(disk_tokens=2000, disk=left(ids(1, 150)))
+    keeping.engine.catch_up()
+    keeping.engine.take()
+    keeping.ask("r1", ids(1, 200))
+    keeping.actor.receive(m.KvGrew(RequestId("r1"), 201))
+    assert submitted(keeping) == ["FetchKv"]
+
+
 def test_what_was_fetched_is_in_memory_for_the_next() -> None:
     keeping = Keeping(disk_tokens=2000, disk=left(ids(1, 150)))
     keeping.ask("r1", ids(1, 200))

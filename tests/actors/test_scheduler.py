@@ -65,6 +65,19 @@ def test_a_refused_lease_waits_at_the_head_until_somebody_releases() -> None:
     assert wish.request.request_id == "r2"
 
 
+def test_who_is_refused_with_nobody_on_stage_asks_again_at_once() -> None:
+    """What those who have just left held is free by the time the question gets there."""
+    stage = Stage()
+    stage.stage("r1")
+    stage.enqueue("r2")
+    stage.end("r1")
+    stage.cache.take()
+    stage.actor.receive(m.KvRefused(RequestId("r2")))
+    (wish,) = stage.cache.take()
+    assert isinstance(wish, m.LeaseKv)
+    assert wish.request.request_id == "r2"
+
+
 def test_two_turns_are_under_way_and_the_kinds_alternate() -> None:
     stage = Stage()
     stage.stage("r1")
