@@ -37,6 +37,7 @@ class Figures:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     """Both of those who stayed to the end."""
+    damaged_files: int = 0
     hits: Counter[str] = field(default_factory=Counter)
     """Look-ups by hit type, as /v1/status has them: misses too."""
 
@@ -44,7 +45,10 @@ class Figures:
         counts = ", ".join(f"{count} {verdict.value}" for verdict, count in sorted(self.verdicts.items()))
         hits = ", ".join(f"{count} {kind}" for kind, count in sorted(self.hits.items()))
         share = self.cached_tokens / max(1, self.prompt_tokens)
-        return f"{self.verdicts.total()} requests: {counts}; {self.left} left early; {hits}; {share:.0%} cached"
+        files = f"{self.damaged_files} damaged files"
+        return (
+            f"{self.verdicts.total()} requests: {counts}; {self.left} left early; {hits}; {share:.0%} cached; {files}"
+        )
 
 
 class Life:
@@ -61,7 +65,8 @@ class Life:
         self._counted: Counter[str] = Counter()
 
     def run(self, talkers: Sequence[Talker], each: int) -> None:
-        """Every talker makes so many requests. Half-way the first one kills the engine, and later clears the cache."""
+        """Every talker makes so many requests. After a quarter the first one clears the cache, half-way it kills the
+        engine."""
         with ThreadPoolExecutor(len(talkers)) as pool:
             running = [pool.submit(self._talk, talker, each, talker is talkers[0]) for talker in talkers]
             for one in running:
@@ -70,11 +75,11 @@ class Life:
 
     def _talk(self, talker: Talker, each: int, destructive: bool) -> None:
         for number in range(each):
+            if destructive and number == each // 4:
+                self._server.clear_cache()
             if destructive and number == each // 2:
                 self._count_hits()
                 self._process.engine().kill()
-            if destructive and number == each * 3 // 4:
-                self._server.clear_cache()
             self._ask(talker, talker.wish())
 
     def _ask(self, talker: Talker, wish: Wish) -> None:
@@ -112,19 +117,19 @@ def soak(
     talkers = [Talker(f"{seed} {number}", MOST_TOKENS) for number in range(AT_ONCE)]
     for number, flags in enumerate(lives, start=1):
         if number == len(lives):
-            damage(folder, random.Random(seed))
+            figures.damaged_files = damage(folder, random.Random(seed))
         with ServerProcess(str(model), *FLAGS, *flags) as process, Server(process.url) as server:
             Life(f"life {number}", process, server, reference, figures).run(talkers, each)
     return figures
 
 
 def damage(folder: Path, chance: random.Random) -> int:
-    """Flip a bit somewhere in some of the files; how many there were."""
+    """Flip a byte somewhere in some of the files; how many there were."""
     files = [file for file in sorted(folder.rglob("*")) if file.is_file() and file.stat().st_size]
     hurt = [file for file in files if chance.random() < SHARE_OF_DAMAGED_FILES]
     for file in hurt:
         content = bytearray(file.read_bytes())
-        content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+        content[chance.randrange(len(content))] ^= 0xFF
         file.write_bytes(content)
     return len(hurt)
 

@@ -81,7 +81,7 @@ class Talker:
         prompt = prompt_of(talk)
         if self._chance.random() < 0.1:
             prompt, talk = prompt[: self._chance.randint(1, len(prompt))], ()
-        max_tokens = self._chance.randint(1, self._most_tokens)
+        max_tokens = self._chance.choice((1, self._most_tokens // 2, self._most_tokens))
         leaves = self._chance.random() < 0.15
         return Wish(
             prompt=prompt,
