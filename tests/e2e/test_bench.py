@@ -58,7 +58,7 @@ def test_a_restart_is_measured_with_the_same_chats(tiny_server: ServerProcess) -
         starts.append(len(starts))
         yield Target(tiny_server.url)
 
-    found = restarted(start, shared_tokens=1500, rounds=3)
+    found = restarted(start, shared_tokens=600, rounds=3)
     assert starts == [0, 1]
     assert 0 < found.again_s < found.cold_s
 
