@@ -13,7 +13,7 @@ import mlx.core as mx
 from runtime.engine import commands as c
 from runtime.engine.host import Beat
 from runtime.errors import ModelError, SettingsError
-from runtime.mlx import grammar, loader, memory
+from runtime.mlx import device, grammar, loader, memory
 from runtime.mlx.batch import Step
 from runtime.mlx.batches import Batches
 from runtime.mlx.caches import Held
@@ -87,6 +87,7 @@ class MlxEngine:
         self._batches = Batches(self._model, grammars, self._beat)
         if command.cache_dir:
             self._keeper = KvKeeper(self._folder(path, Path(command.cache_dir)), self._beat)
+        device.limit_reuse()
         self._beat("warming up")
         held = Held(self._model.new_caches())
         self._model.feed((0,), held)
