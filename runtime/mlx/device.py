@@ -37,8 +37,8 @@ REUSED_FRACTION = 0.05
 
 
 def limit_reuse() -> None:
-    """Have MLX keep freed buffers for reuse up to a fraction of the memory only: they are in nobody's budget. On the CPU
-    it keeps 32 MiB of them by itself."""
+    """Have MLX keep freed buffers for reuse up to a fraction of the memory only: they are in nobody's budget. On the
+    CPU it keeps 32 MiB of them by itself."""
     if name() != "cpu":
         mx.set_cache_limit(round(memory_bytes() * REUSED_FRACTION))
 
