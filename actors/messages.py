@@ -347,7 +347,15 @@ class PrefixFound:
     """Where they lie, as LoadKv wants them; they may be gone by then."""
 
 
-PrefillWord = StartPrefill | GrantPrefill | PrefixFound | Preempt | Cancel | EngineReplied
+@dataclass(frozen=True, slots=True)
+class CheckpointHandled:
+    """CacheManager has seen the engine's answer about a checkpoint of this request; whoever can begin with it has been
+    told PrefixFound."""
+
+    sequence_id: SequenceId
+
+
+PrefillWord = StartPrefill | GrantPrefill | PrefixFound | CheckpointHandled | Preempt | Cancel | EngineReplied
 
 # --- heard by DecodeWorker -----------------------------------------------------------------------------------
 

@@ -124,6 +124,12 @@ class EraseKv:
 
 
 @dataclass(frozen=True, slots=True)
+class ClearKv:
+    """Let go of all kept pieces, in memory and on disk, and of what is on its way there; return when the files are gone.
+    Answered by KvListed: what could not be deleted."""
+
+
+@dataclass(frozen=True, slots=True)
 class GiveBack:
     """Return freed memory that is kept for reuse to the system. Answered by Done."""
 
@@ -145,6 +151,7 @@ Command = (
     | ListKv
     | FetchKv
     | EraseKv
+    | ClearKv
     | GiveBack
     | MemoryReport
 )
@@ -218,6 +225,8 @@ class Stored:
     """Bytes by piece."""
     missing: tuple[KvHandle, ...] = ()
     """Those that could not be had."""
+    unwritten: tuple[KvHandle, ...] = ()
+    """Any pieces, of this or an earlier StoreKv, that turned out not to be on disk since the last answer."""
 
 
 @dataclass(frozen=True, slots=True)
