@@ -87,6 +87,8 @@ class FakeEngine:
     disk: dict[KvHandle, KvPiece] | None = None
     """The pieces on disk, least recently used first. Give it to the next engine, and they outlive this one; without it,
     LoadModel makes one where it names a folder."""
+    stuck: set[KvHandle] = field(default_factory=set)
+    """Pieces on disk that ClearKv cannot delete."""
     rows: dict[SequenceId, FakeRow] = field(default_factory=dict)
     finished: dict[SequenceId, list[int]] = field(default_factory=dict)
 
@@ -117,13 +119,16 @@ class FakeEngine:
                 for handle in handles:
                     self.stored.pop(handle, None)
             case c.ListKv():
-                return c.KvListed(tuple((piece, self._size(piece)) for piece in (self.disk or {}).values()))
+                return c.KvListed(self._listed())
             case c.FetchKv(handles):
                 self._fetch(handles)
                 return self._stored(None, handles)
             case c.EraseKv(handles):
                 for handle in handles:
                     (self.disk or {}).pop(handle, None)
+            case c.ClearKv():
+                self._clear()
+                return c.KvListed(self._listed())
             case c.GiveBack():
                 pass
             case c.MemoryReport():
@@ -162,6 +167,15 @@ class FakeEngine:
         for handle in handles:
             if self.disk and handle in self.disk:
                 self.stored[handle] = self.disk[handle] = self.disk.pop(handle)
+
+    def _clear(self) -> None:
+        self.stored.clear()
+        if self.disk:
+            for handle in self.disk.keys() - self.stuck:
+                del self.disk[handle]
+
+    def _listed(self) -> tuple[tuple[KvPiece, int], ...]:
+        return tuple((piece, self._size(piece)) for piece in (self.disk or {}).values())
 
     def _stored(self, sequence_id: SequenceId | None, handles: Sequence[KvHandle]) -> c.Stored:
         sizes = tuple((handle, self._size(self.stored[handle])) for handle in handles if handle in self.stored)
