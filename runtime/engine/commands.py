@@ -125,7 +125,7 @@ class EraseKv:
 
 @dataclass(frozen=True, slots=True)
 class ClearKv:
-    """Let go of all kept pieces, in memory and on disk, and of what is on its way there; return when the files are gone.
+    """Let go of all kept pieces, in memory, on disk and on their way there; return when the files are gone.
     Answered by KvListed: what could not be deleted."""
 
 

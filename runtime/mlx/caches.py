@@ -50,9 +50,21 @@ def cut_anywhere(caches: Caches) -> bool:
 
 def merge(caches: Sequence[Caches]) -> Caches:
     """One batch cache per layer. A model whose caches cannot be merged runs one sequence at a time, in its own."""
-    if len(caches) == 1 and not all(hasattr(cache, "merge") for cache in caches[0]):
-        return caches[0]
+    if len(caches) == 1:
+        mergeable = all(hasattr(cache, "merge") for cache in caches[0])
+        return list(map(_alone, caches[0])) if mergeable else caches[0]
     return [layer[0].merge(list(layer)) for layer in zip(*caches, strict=True)]
+
+
+def _alone(cache: Any) -> Any:
+    """A batch cache of one row. It takes over a plain cache's arrays, and the room in them: `merge` would copy them,
+    and the first token would have them copied again."""
+    if type(cache) is not KVCache or cache.empty():
+        return cache.merge([cache])
+    batch = BatchKVCache([0])
+    batch.keys, batch.values = cache.keys, cache.values
+    batch.offset, batch._idx = mx.array([cache.offset]), cache.offset
+    return batch
 
 
 def extend(mine: Caches, theirs: Caches) -> None:

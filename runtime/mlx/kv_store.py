@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 from mlx.utils import tree_flatten, tree_unflatten
+from mlx_lm.models.cache import KVCache
 
 from runtime.engine.commands import Stored
 from runtime.engine.host import Beat
@@ -110,28 +111,46 @@ def fill(empty: Caches, pieces: Sequence[StoredPiece], tokens: int) -> None:
     last = pieces[-1]
     if tokens > last.stop or (tokens < last.stop and not cut_anywhere(empty)):
         raise ValueError(f"pieces up to {last.stop} cannot give {tokens} tokens")
-    arrays = {
-        name: _joined([piece.arrays[name] for piece in pieces], tokens) if name.startswith(TOKENS) else array
-        for name, array in last.arrays.items()
-    }
-    mx.eval(arrays)
+    found = _Found(pieces, tokens)
     for cache, attributes in zip(members(empty), json.loads(last.layout), strict=True):
-        leaves = [(path, _at(arrays, value)) for path, value in attributes.items()]
-        vars(cache).update(tree_unflatten(leaves))
+        vars(cache).update(tree_unflatten([(path, found.value(value)) for path, value in attributes.items()]))
         if can_be_cut(cache) and not cache.empty():
             cache.offset = tokens
+    mx.eval(found.arrays)
 
 
-def _joined(parts: list[mx.array], tokens: int) -> mx.array:
-    return (mx.concatenate(parts, axis=3) if len(parts) > 1 else parts[0])[:, :, :, :tokens]
+class _Found:
+    """Gives the values of a layout: of arrays that have tokens those of all pieces in one, with room for more, so that
+    they are copied once, and not again when something is added."""
 
+    def __init__(self, pieces: Sequence[StoredPiece], tokens: int) -> None:
+        self._last = pieces[-1]
+        self._stacks = {
+            name: [mx.split(piece.arrays[name], len(array)) for piece in pieces]
+            for name, array in self._last.arrays.items()
+            if name.startswith(TOKENS)
+        }
+        """By name of a stack, of each piece its arrays; each with the stack's first axis still."""
+        self._rest = tokens - self._last.start
+        self._spare = KVCache.step - tokens % KVCache.step
+        self.arrays: list[mx.array] = []
+        """All that were given."""
 
-def _at(arrays: dict[str, mx.array], value: object) -> object:
-    """A value of a layout. Arrays are new objects that share the stack's memory: whoever writes to one gets its own."""
-    if not isinstance(value, list):
-        return value
-    name, index = value
-    return arrays[name][index]
+    def value(self, value: object) -> object:
+        if not isinstance(value, list):
+            return value
+        name, index = value
+        # A new object in any case: whoever writes to it gets memory of its own.
+        array = self._joined(name, index) if name in self._stacks else self._last.arrays[name][index]
+        self.arrays.append(array)
+        return array
+
+    def _joined(self, name: str, index: int) -> mx.array:
+        parts = [arrays[index] for arrays in self._stacks[name]]
+        parts[-1] = parts[-1][:, :, :, : self._rest]
+        _, batch, heads, _, width = parts[0].shape
+        room = mx.zeros((1, batch, heads, self._spare, width), parts[0].dtype)
+        return mx.concatenate([*parts, room], axis=3).squeeze(0)
 
 
 class _Stacks:
