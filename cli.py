@@ -8,19 +8,20 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import anyio
 
 from runtime import __version__, settings
-from runtime.errors import TroupeError
+from runtime.errors import SettingsError, TroupeError
 from runtime.settings import Settings
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; an error of ours is one line on stderr and exit status 1."""
-    arguments = vars(_parser().parse_args(argv))
-    command = arguments.pop("command")
     try:
+        arguments = vars(_parser().parse_args(argv))
+        command = arguments.pop("command")
         return int(command(arguments))
     except TroupeError as error:
         print(f"troupe: {error}", file=sys.stderr)
@@ -79,8 +80,15 @@ def _say(line: str) -> None:
 # --- the parser ---
 
 
+class _Parser(argparse.ArgumentParser):
+    """Its errors are errors of ours, without the whole usage before them."""
+
+    def error(self, message: str) -> NoReturn:
+        raise SettingsError(f"{message.removeprefix('argument ')} (see {self.prog} --help)")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="troupe", description="An inference server for MLX models, made of actors.")
+    parser = _Parser(prog="troupe", description="An inference server for MLX models, made of actors.")
     parser.add_argument("--version", action="version", version=f"troupe {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_serve(commands.add_parser("serve", help="serve a model over the OpenAI API"))
@@ -124,7 +132,10 @@ def _add_launch(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
-    """One flag per setting; a flag that is not given leaves the word to environment, file and default."""
+    """One flag per setting; a flag that is not given leaves the word to environment, file and default.
+
+    Values are judged by Settings, wherever they come from; a choice of words is only shown here.
+    """
     parser.set_defaults(command=serve)
     parser.add_argument(
         "--config", type=Path, default=argparse.SUPPRESS, help="a TOML file of settings, by their names with _"
@@ -147,9 +158,13 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
                 dest=name,
                 default=argparse.SUPPRESS,
                 help=text,
-                choices=settings.choices(field) or None,
-                metavar=None if settings.choices(field) else name.rsplit("_", 1)[-1].upper(),
+                metavar=_placeholder(name, settings.choices(field)),
             )
+
+
+def _placeholder(name: str, choices: Sequence[str]) -> str:
+    """What --help shows for a setting's value."""
+    return f"{{{','.join(choices)}}}" if choices else name.rsplit("_", 1)[-1].upper()
 
 
 if __name__ == "__main__":

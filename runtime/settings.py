@@ -4,6 +4,7 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, get_args, get_origin
@@ -188,8 +189,12 @@ class Settings(BaseModel):
         title="Cache",
         description="the same as a fraction of RAM, where --cache-memory-mb is not set; never more than is free",
     )
-    cache_dir: str | None = Field(None, title="Cache", description="folder in which prefixes outlive the server")
-    cache_dir_mb: Annotated[int, Gt(0)] = Field(10240, title="Cache", description="MiB that --cache-dir may take")
+    cache_dir: Annotated[str, MinLen(1)] | None = Field(
+        None, title="Cache", description="folder in which prefixes outlive the server; wants a cache in memory, too"
+    )
+    cache_dir_mb: Annotated[int, Gt(0)] = Field(
+        10240, title="Cache", description="MiB of each model in --cache-dir; of no effect without it"
+    )
     kv_bits: KvBits = Field(
         None, title="Cache", description="bits per element of KV caches; none is the type the model computes in"
     )
@@ -233,6 +238,14 @@ class Settings(BaseModel):
     def _one_strategy(self) -> "Settings":
         if self.use_paged_cache and self.cache_strategy not in (CacheStrategy.AUTO, CacheStrategy.PAGED):
             raise ValueError("use_paged_cache and another cache_strategy exclude each other")
+        return self
+
+    @model_validator(mode="after")
+    def _disk_needs_memory(self) -> "Settings":
+        by_percent = self.cache_memory_mb is None
+        if self.cache_dir is not None and not (self.cache_memory_percent if by_percent else self.cache_memory_mb):
+            bound = "cache_memory_percent" if by_percent else "cache_memory_mb"
+            raise ValueError(f"cache_dir needs a cache in memory, and {bound} is 0")
         return self
 
     @model_validator(mode="after")
@@ -284,26 +297,34 @@ def load(flags: Mapping[str, object], *, config: Path | None = None) -> Settings
         config: a TOML file of settings by name (underscores), or None.
 
     Raises:
-        SettingsError: one line that names the first setting that cannot be used.
+        SettingsError: one line that names the first setting that cannot be used, as it was spelt where it was given.
     """
-    given = {**_from_toml(config), **_from_environment(), **flags}
+    on_line = {name: _Given(value, flag(name)) for name, value in flags.items()}
+    given = {**_from_toml(config), **_from_environment(), **on_line}
     try:
-        return Settings.model_validate(given)
+        return Settings.model_validate({name: each.value for name, each in given.items()})
     except ValidationError as error:
-        raise SettingsError(_one_line(error)) from None
+        raise SettingsError(_one_line(error, {name: each.spelt for name, each in given.items()})) from None
 
 
-def _from_environment() -> dict[str, object]:
-    found: dict[str, object] = {}
+@dataclass(frozen=True, slots=True)
+class _Given:
+    value: object
+    spelt: str
+    """The setting's name where the value comes from: a flag, a variable, or a key of the file."""
+
+
+def _from_environment() -> dict[str, _Given]:
+    found: dict[str, _Given] = {}
     for name, field in Settings.model_fields.items():
         for spelling in names(name, field):
             value = os.environ.get(variable(spelling))
             if value:
-                found[name] = value
+                found[name] = _Given(value, variable(spelling))
     return found
 
 
-def _from_toml(config: Path | None) -> dict[str, object]:
+def _from_toml(config: Path | None) -> dict[str, _Given]:
     if config is None:
         return {}
     try:
@@ -311,11 +332,15 @@ def _from_toml(config: Path | None) -> dict[str, object]:
     except (OSError, ValueError) as error:
         raise SettingsError(f"{config}: {error}") from None
     own_names = {alias: name for name, field in Settings.model_fields.items() for alias in names(name, field)}
-    return {own_names.get(name, name): value for name, value in given.items()}
+    return {own_names.get(name, name): _Given(value, name) for name, value in given.items()}
 
 
-def _one_line(error: ValidationError) -> str:
+def _one_line(error: ValidationError, spelt: Mapping[str, str]) -> str:
+    """What is wrong first. A setting that was not given, but has a part in it, goes by its flag."""
     first = error.errors(include_url=False)[0]
-    name = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
-    return f"{name}: {message}" if name else message
+    if first["type"] == "extra_forbidden":
+        message = "there is no such setting"
+    if first["loc"]:
+        return f"{spelt[str(first['loc'][0])]}: {message}"
+    return re.sub(r"[a-z]+(_[a-z]+)+", lambda name: spelt.get(name[0], flag(name[0])), message)

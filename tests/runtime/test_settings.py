@@ -37,27 +37,73 @@ def test_an_alias_is_the_same_setting(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"port": "http"}, "port: Input should be a valid integer"),
-        ({"port": "70000"}, "port: Input should be less than or equal to 65535"),
-        ({"max_concurrency": "many"}, "max_concurrency: Input should be a valid integer"),
-        ({"timeout": "0"}, "timeout: Input should be greater than 0"),
-        ({"timeout": "nan"}, "timeout"),
-        ({"memory_warn_threshold": "90"}, "memory_limit_threshold must exceed memory_warn_threshold"),
-        ({"memory_action": "panic"}, "memory_action"),
-        ({"max_thinking_tokens": "5"}, "max_thinking_tokens needs reasoning_parser"),
-        ({"kv_bits": "6"}, "kv_bits: Input should be 4 or 8"),
-        ({"kv_bits": "eight"}, "kv_bits: Input should be 4 or 8"),
-        ({"tool_call_parser": "parrot"}, "tool_call_parser"),
-        ({"cors_origins": "https://a.example/"}, "cors_origins.0: 'https://a.example/' is not an origin"),
-        ({"cors_origins": "*"}, "is not an origin"),
-        ({"colour": "red"}, "colour: Extra inputs are not permitted"),
+        ({"port": "http"}, "--port: Input should be a valid integer"),
+        ({"port": "70000"}, "--port: Input should be less than or equal to 65535"),
+        ({"max_concurrency": "many"}, "--max-concurrency: Input should be a valid integer"),
+        ({"timeout": "0"}, "--timeout: Input should be greater than 0"),
+        ({"timeout": "nan"}, "--timeout: "),
+        ({"memory_warn_threshold": "90"}, "--memory-limit-threshold must exceed --memory-warn-threshold"),
+        ({"memory_action": "panic"}, "--memory-action: Input should be 'warn', 'reduce-context' or 'reject-new'"),
+        ({"max_thinking_tokens": "5"}, "--max-thinking-tokens needs --reasoning-parser"),
+        ({"kv_bits": "6"}, "--kv-bits: Input should be 4 or 8"),
+        ({"kv_bits": "eight"}, "--kv-bits: Input should be 4 or 8"),
+        ({"tool_call_parser": "parrot"}, "--tool-call-parser: "),
+        ({"cors_origins": "https://a.example/"}, "--cors-origins: 'https://a.example/' is not an origin"),
+        ({"cors_origins": "*"}, "--cors-origins: '*' is not an origin"),
+        (
+            {"use_paged_cache": True, "cache_strategy": "legacy"},
+            "--use-paged-cache and another --cache-strategy exclude each other",
+        ),
+        ({"cache_dir": ""}, "--cache-dir: String should have at least 1 character"),
+        ({"cache_dir": "d", "cache_memory_mb": "0"}, "--cache-dir needs a cache in memory, and --cache-memory-mb is 0"),
+        (
+            {"cache_dir": "d", "cache_memory_percent": "0"},
+            "--cache-dir needs a cache in memory, and --cache-memory-percent is 0",
+        ),
     ],
 )
-def test_what_cannot_be_used_is_one_line_that_names_it(given: dict[str, object], said: str) -> None:
+def test_what_cannot_be_used_is_one_line_that_names_its_flag(given: dict[str, object], said: str) -> None:
     with pytest.raises(SettingsError) as caught:
         settings.load(given)
-    assert said in str(caught.value)
+    assert str(caught.value).startswith(said)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"cache_dir": "d"},
+        {"cache_dir": "d", "cache_memory_mb": "64", "cache_memory_percent": "0"},
+        {"cache_memory_mb": "0"},
+        {"cache_dir_mb": "1"},
+    ],
+)
+def test_a_cache_on_disk_wants_one_in_memory_and_nothing_else(given: dict[str, object]) -> None:
+    assert settings.load(given).cache_dir == given.get("cache_dir")
+
+
+def test_an_error_spells_a_setting_as_it_was_given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    config = tmp_path / "troupe.toml"
+    config.write_text("queue_timeout = 0\n")
+    assert _refusal({}, config) == "queue_timeout: Input should be greater than 0"
+    monkeypatch.setenv("TROUPE_QUEUE_TIMEOUT", "-1")
+    assert _refusal({}, config) == "TROUPE_QUEUE_TIMEOUT: Input should be greater than 0"
+    assert _refusal({"timeout": "-2"}, config) == "--timeout: Input should be greater than 0"
+    config.write_text("cache_memory_mb = 0\n")
+    monkeypatch.setenv("TROUPE_CACHE_DIR", "d")
+    assert _refusal({"timeout": "1"}, config) == "TROUPE_CACHE_DIR needs a cache in memory, and cache_memory_mb is 0"
+
+
+def test_a_name_that_no_setting_has_is_said_to_be_none(tmp_path: Path) -> None:
+    config = tmp_path / "troupe.toml"
+    config.write_text('colour = "red"\n')
+    assert _refusal({}, config) == "colour: there is no such setting"
+
+
+def _refusal(flags: dict[str, object], config: Path) -> str:
+    with pytest.raises(SettingsError) as caught:
+        settings.load(flags, config=config)
+    return str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["port = ", "port = 1\nport = 2", "[server]\nport = 1"])
@@ -134,6 +180,22 @@ def test_help_and_version_work(argv: list[str], capsys: pytest.CaptureFixture[st
     assert "troupe" in capsys.readouterr().out
 
 
-def test_a_bad_setting_is_one_line_and_status_one(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["serve", "--port", "-1"]) == 1
-    assert capsys.readouterr().err == "troupe: port: Input should be greater than or equal to 0\n"
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["serve", "--port", "-1"], "--port: Input should be greater than or equal to 0"),
+        (
+            ["serve", "--cache-strategy", "x"],
+            "--cache-strategy: Input should be 'auto', 'memory-aware', 'paged' or 'legacy'",
+        ),
+        (["launch", "--engine", "x"], "--engine: Input should be 'process' or 'thread'"),
+        (["serve", "--port"], "--port: expected one argument (see troupe serve --help)"),
+        (["serve", "--colour"], "unrecognized arguments: --colour (see troupe --help)"),
+        ([], "the following arguments are required: COMMAND (see troupe --help)"),
+    ],
+)
+def test_whatever_is_wrong_on_the_command_line_is_one_line_and_status_one(
+    argv: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(argv) == 1
+    assert capsys.readouterr() == ("", f"troupe: {said}\n")
