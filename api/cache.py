@@ -3,6 +3,7 @@
 import anyio
 from quart import Blueprint
 
+from actors.snapshots import RoomState
 from api.context import ApiContext
 from api.errors import ApiError
 from api.status import Json, cache
@@ -26,18 +27,19 @@ def cache_routes(context: ApiContext) -> Blueprint:
     async def clear() -> Json:
         await _clear(context)
         kept = shown()
-        return {"object": "cache", "cleared": True} | {name: kept[name] for name in SIZES}
+        return {"object": "cache", "cleared": kept["disk_entries"] == 0} | {name: kept[name] for name in SIZES}
 
     return routes
 
 
 async def _clear(context: ApiContext) -> None:
-    """Return once nothing is left of what was kept when the call came.
+    """Return once what was kept when the call came is gone, but for files that cannot be deleted. If the engine dies
+    meanwhile, its successor does it, and the call waits.
 
     Raises:
         ApiError: 503, the engine room is closed, so what lies on disk cannot be reached; 504, it took too long.
     """
-    if context.desk.snapshot().cache is None:
+    if context.desk.snapshot().room is not RoomState.READY:
         raise ApiError(503, "The engine is starting; try again soon.", code="loading", headers={"Retry-After": "1"})
     cleared = anyio.Event()
     context.desk.clear_cache(cleared.set)

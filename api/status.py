@@ -65,7 +65,7 @@ def status(house: HouseSnapshot, settings: Settings, model_id: str) -> Json:
 
 
 def cache(house: HouseSnapshot, settings: Settings) -> Json:
-    """What is kept, and what has come of it in this life of the engine room. `type` is the strategy that was chosen,
+    """What is kept, and what has come of it since the server started. `type` is the strategy that was chosen,
     before that the one that was asked for; `hits` counts look-ups, misses among them."""
     kept = house.cache or CacheSnapshot(settings.strategy, 0, 0, 0, 0, 0, 0, {}, 0, 0, 0)
     hits = {each.value: kept.hits.get(each, 0) for each in HitType}

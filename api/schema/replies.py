@@ -258,7 +258,7 @@ class Hits(TypedDict):
 
 
 class Cache(TypedDict):
-    """What is kept of prompts and replies; counted since the engine was started."""
+    """What is kept of prompts and replies; counted since the server was started."""
 
     type: Literal["auto", "memory-aware", "paged", "legacy"]
     """The strategy; `auto` until the model is loaded."""
@@ -272,10 +272,11 @@ class Cache(TypedDict):
 
 
 class Cleared(TypedDict):
-    """What is there once all has been let go: nothing, unless something has been kept since."""
+    """What is there once all has been let go: what has been kept since, and files that cannot be deleted."""
 
     object: Literal["cache"]
-    cleared: Literal[True]
+    cleared: bool
+    """Whether nothing lies on disk."""
     entries: int
     memory_mb: float
     disk_entries: int

@@ -1,5 +1,7 @@
 """The prefix cache as clients see it: whom it is shared with, what it keeps, and that it can be cleared."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import cast
 
@@ -7,7 +9,7 @@ import anyio
 import pytest
 from quart import Quart
 
-from actors.snapshots import RoomState
+from actors.snapshots import CacheSnapshot, RoomState
 from api.text.codec import HfCodec
 from runtime.types import CacheStrategy
 from tests.api.calling import Reply, call
@@ -118,7 +120,50 @@ async def test_one_that_is_off_keeps_its_type_and_nothing_else(app: Quart, desk:
 # --- that it can be cleared ---
 
 
-async def test_to_clear_is_answered_when_all_is_gone_and_not_before(app: Quart, desk: FakeDesk) -> None:
+NOTHING = replace(CACHE, stored_bytes=0, entries=0, pieces=0, disk_bytes=0, disk_entries=0)
+
+
+@pytest.mark.parametrize(
+    ("left", "cleared"),
+    [
+        (NOTHING, True),
+        (replace(NOTHING, disk_bytes=2 << 20, disk_entries=1), False),  # A file that cannot be deleted.
+        (replace(NOTHING, stored_bytes=1 << 20, entries=1), True),  # What somebody else has said meanwhile.
+    ],
+)
+async def test_to_clear_is_answered_when_the_files_are_gone_and_says_what_is_left(
+    app: Quart, desk: FakeDesk, left: CacheSnapshot, cleared: bool
+) -> None:
+    async with clearing(app) as replies:
+        await desk.until(lambda desk: desk.clearings)
+        await anyio.wait_all_tasks_blocked()
+        assert replies == []
+        desk.house = replace(snapshot(), cache=left)
+        desk.clearings[0]()
+    (reply,) = replies
+    sizes = {
+        "entries": left.entries,
+        "memory_mb": left.stored_bytes / 2**20,
+        "disk_entries": left.disk_entries,
+        "disk_mb": left.disk_bytes / 2**20,
+    }
+    assert (reply.status, reply.json) == (200, {"object": "cache", "cleared": cleared, **sizes})
+
+
+async def test_to_clear_outlasts_a_death_of_the_engine(app: Quart, desk: FakeDesk) -> None:
+    async with clearing(app) as replies:
+        await desk.until(lambda desk: desk.clearings)
+        desk.house = replace(snapshot(RoomState.RESTARTING), cache=None)
+        await anyio.wait_all_tasks_blocked()
+        assert replies == []
+        desk.house = replace(snapshot(), cache=NOTHING)
+        desk.clearings[0]()
+    assert [(reply.status, reply.json["cleared"]) for reply in replies] == [(200, True)]
+
+
+@asynccontextmanager
+async def clearing(app: Quart) -> AsyncIterator[list[Reply]]:
+    """Calls DELETE beside the block; its reply is in the list when both have ended."""
     replies: list[Reply] = []
 
     async def clear() -> None:
@@ -126,15 +171,7 @@ async def test_to_clear_is_answered_when_all_is_gone_and_not_before(app: Quart, 
 
     async with anyio.create_task_group() as group:
         group.start_soon(clear)
-        await desk.until(lambda desk: desk.clearings)
-        await anyio.wait_all_tasks_blocked()
-        assert replies == []
-        nothing = replace(CACHE, stored_bytes=0, entries=0, pieces=0, disk_bytes=0, disk_entries=0)
-        desk.house = replace(snapshot(), cache=nothing)
-        desk.clearings[0]()
-    (reply,) = replies
-    gone = {"entries": 0, "memory_mb": 0.0, "disk_entries": 0, "disk_mb": 0.0}
-    assert (reply.status, reply.json) == (200, {"object": "cache", "cleared": True, **gone})
+        yield replies
 
 
 async def test_to_clear_has_a_deadline(desk: FakeDesk, fresh_codec: HfCodec, anyio_backend: str) -> None:
@@ -144,8 +181,12 @@ async def test_to_clear_has_a_deadline(desk: FakeDesk, fresh_codec: HfCodec, any
     desk.clearings[0]()  # Late, and nobody minds.
 
 
-async def test_what_the_engine_does_not_have_yet_cannot_be_cleared(app: Quart, desk: FakeDesk) -> None:
-    desk.house = replace(snapshot(RoomState.RESTARTING), cache=None)
+@pytest.mark.parametrize("cache", [None, CACHE], ids=["never seen", "of an earlier life"])
+@pytest.mark.parametrize("room", [RoomState.LOADING, RoomState.RESTARTING])
+async def test_what_the_engine_does_not_have_yet_cannot_be_cleared(
+    app: Quart, desk: FakeDesk, room: RoomState, cache: CacheSnapshot | None
+) -> None:
+    desk.house = replace(snapshot(room), cache=cache)
     reply = await call(app, "DELETE", ROUTE)
     assert (reply.status, reply.error["code"], reply.headers["retry-after"]) == (503, "loading", "1")
     assert desk.clearings == []
