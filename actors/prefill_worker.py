@@ -1,12 +1,12 @@
 """PrefillWorker: sequences whose prompt is not yet in the KV cache."""
 
 from collections import deque
-from dataclasses import dataclass, replace
 from typing import assert_never
 
 from actors import messages as m
 from actors.base import Actor, Ref
 from actors.policies.chunks import share_out
+from actors.prompt import Prompt
 from actors.snapshots import PrefillingSequence, PrefillSnapshot
 from runtime.engine.commands import (
     KvLoaded,
@@ -19,61 +19,7 @@ from runtime.engine.commands import (
     StoreKv,
 )
 from runtime.engine.host import Deliver, EngineRef
-from runtime.types import FinishReason, KvCheckpoint, RequestId, SequenceId, TokenOutput
-
-
-@dataclass(slots=True)
-class Prompt:
-    """A sequence on its way into the KV cache. All of its history but the last id has to get there: the last
-    one is fed in the first decode step."""
-
-    sequence: m.Sequence
-    sent: int
-    """Leading ids of the history that are in the cache or on their way there."""
-    done: int
-    """Those the engine has answered for."""
-    scores: list[TokenOutput] | None
-    """Of the leading ids, as far as the engine has told them; None if the prompt is not to be scored."""
-
-    checkpoints: deque[KvCheckpoint]
-    """Those not reached yet."""
-    found: m.PrefixFound | None = None
-    """The engine was told to start it anew with this, and has not answered."""
-
-    @property
-    def wanted(self) -> int:
-        return len(self.sequence.history) - 1
-
-    @property
-    def next_stop(self) -> int:
-        """As far as a turn may take it: a checkpoint must be kept before anything is added to it."""
-        return self.checkpoints[0].tokens if self.checkpoints else self.wanted
-
-    def reached(self) -> KvCheckpoint | None:
-        """The checkpoint that it has come to just now."""
-        return self.checkpoints.popleft() if self.checkpoints and self.checkpoints[0].tokens == self.sent else None
-
-    def start_anew(self, found: m.PrefixFound) -> None:
-        """The engine has so many ids now."""
-        self.sequence = replace(self.sequence, cached_tokens=found.tokens, hit_type=found.hit_type)
-        self.sent = self.done = found.tokens
-        while self.checkpoints and self.checkpoints[0].tokens <= self.sent:
-            self.checkpoints.popleft()
-
-    def take(self, share: int) -> PrefillSlice:
-        """The next `share` ids for the engine."""
-        start, self.sent = self.sent, self.sent + share
-        sequence_id, history = self.sequence.sequence_id, self.sequence.history
-        if self.scores is None:
-            return PrefillSlice(sequence_id, history[start : self.sent])
-        targets = history[start + 1 : self.sent + 1]
-        top_logprobs = self.sequence.request.score_prompt or 0
-        return PrefillSlice(sequence_id, history[start : self.sent], targets, top_logprobs)
-
-    def usage(self) -> m.Usage:
-        request = self.sequence.request
-        produced = len(self.sequence.history) - len(request.prompt_ids)
-        return m.Usage(len(request.prompt_ids), self.sequence.served_tokens, produced)
+from runtime.types import FinishReason, RequestId, SequenceId, TokenOutput
 
 
 class PrefillWorker(Actor[m.PrefillWord]):
@@ -96,8 +42,9 @@ class PrefillWorker(Actor[m.PrefillWord]):
         self._scheduler = scheduler
         self._decode_worker = decode_worker
         self._cache_manager = cache_manager
-        self._prompts: dict[RequestId, Prompt] = {}
-        self._shares: dict[RequestId, int] = {}
+        self._prompts: dict[SequenceId, Prompt] = {}
+        """Oldest first."""
+        self._shares: dict[SequenceId, int] = {}
         """What the turn under way holds of each sequence."""
         self._waiting_turn: int | None = None
         """The budget of a turn that waits for sequences which are started anew: there is nobody else to prefill."""
@@ -108,6 +55,8 @@ class PrefillWorker(Actor[m.PrefillWord]):
                 self._start(sequence)
             case m.GrantPrefill(budget_tokens):
                 self._prefill(budget_tokens)
+            case m.CheckpointHandled():
+                pass
             case m.PrefixFound():
                 self._load(message)
             case m.Preempt():
@@ -136,11 +85,11 @@ class PrefillWorker(Actor[m.PrefillWord]):
         scores = [TokenOutput(request.prompt_ids[0])] if request.to_score else None
         cached = sequence.cached_tokens
         prompt = Prompt(sequence, sent=cached, done=cached, scores=scores, checkpoints=deque(sequence.checkpoints))
-        self._prompts[request.request_id] = prompt
+        self._prompts[sequence.sequence_id] = prompt
         self._hand_over_if_done(prompt)
 
     def _prefill(self, budget_tokens: int) -> None:
-        remaining = {p.sequence.sequence_id: p.next_stop - p.sent for p in self._prompts.values() if not p.found}
+        remaining = {key: p.next_stop - p.sent for key, p in self._prompts.items() if not p.found}
         shares = share_out({key: left for key, left in remaining.items() if left}, budget_tokens)
         nobody_but_them = not shares and any(prompt.found for prompt in self._prompts.values())
         self._waiting_turn = budget_tokens if nobody_but_them else None
@@ -155,48 +104,47 @@ class PrefillWorker(Actor[m.PrefillWord]):
                 self._engine.submit(StoreKv(prompt.sequence.sequence_id, checkpoint.pieces), self._kept)
 
     def _slices(self, shares: dict[SequenceId, int]) -> list[PrefillSlice]:
-        slices = []
-        for request_id, prompt in self._prompts.items():
-            if share := shares.get(prompt.sequence.sequence_id):
-                slices.append(prompt.take(share))
-                self._shares[request_id] = share
-        return slices
+        self._shares = {key: shares[key] for key in self._prompts if key in shares}
+        return [self._prompts[key].take(share) for key, share in self._shares.items()]
 
     def _advance(self) -> None:
-        for request_id, share in self._shares.items():
-            if prompt := self._prompts.get(request_id):
+        for sequence_id, share in self._shares.items():
+            if prompt := self._prompts.get(sequence_id):
                 prompt.done += share
-                prompt.sequence.request.sink.offer(m.PrefillAdvanced(request_id, prompt.done, prompt.wanted))
+                request = prompt.sequence.request
+                request.sink.offer(m.PrefillAdvanced(request.request_id, prompt.done, prompt.wanted))
                 self._hand_over_if_done(prompt)
         self._shares = {}
 
     def _note(self, piece: ScoredSlice) -> None:
-        for prompt in self._prompts.values():
-            if prompt.sequence.sequence_id == piece.sequence_id and prompt.scores:
-                prompt.scores += piece.targets
+        prompt = self._prompts.get(piece.sequence_id)
+        if prompt and prompt.scores:
+            prompt.scores += piece.targets
 
     def _load(self, found: m.PrefixFound) -> None:
-        prompt = self._prompts.get(found.request_id)
+        prompt = self._prompt_of(found.request_id)
         if prompt and not prompt.found and prompt.sent < found.tokens:
             prompt.found = found
             self._engine.submit(LoadKv(prompt.sequence.sequence_id, found.handles, found.tokens), self._reply)
 
     def _loaded(self, sequence_id: SequenceId, tokens: int) -> None:
         """The engine started a sequence anew, or could not, and then it goes on from where it is."""
-        for prompt in self._prompts.values():
-            if prompt.sequence.sequence_id == sequence_id and prompt.found:
-                found, prompt.found = prompt.found, None
-                if tokens:
-                    prompt.start_anew(found)
-                    self._cache_manager.tell(m.PrefixTaken(found.request_id, found.hit_type))
-                self._hand_over_if_done(prompt)
-                return
+        prompt = self._prompts.get(sequence_id)
+        if prompt and prompt.found:
+            found, prompt.found = prompt.found, None
+            if tokens:
+                prompt.start_anew(found)
+                self._cache_manager.tell(m.PrefixTaken(found.request_id, found.hit_type))
+            self._hand_over_if_done(prompt)
+
+    def _prompt_of(self, request_id: RequestId) -> Prompt | None:
+        return next((each for each in self._prompts.values() if each.sequence.request.request_id == request_id), None)
 
     def _hand_over_if_done(self, prompt: Prompt) -> None:
         if prompt.done < prompt.wanted or prompt.found:
             return
         request = prompt.sequence.request
-        del self._prompts[request.request_id]
+        del self._prompts[prompt.sequence.sequence_id]
         if prompt.scores:
             request.sink.prompt_scored(m.PromptScored(request.request_id, tuple(prompt.scores)))
         if request.sampling.max_tokens == 0:
@@ -206,11 +154,12 @@ class PrefillWorker(Actor[m.PrefillWord]):
         self._scheduler.tell(m.SequencePrefilled(request.request_id))
 
     def _cancel(self, cancel: m.Cancel) -> None:
-        prompt = self._prompts.pop(cancel.request_id, None)
+        prompt = self._prompt_of(cancel.request_id)
         if prompt is None:
             # It has gone on to DecodeWorker, or ended; the Cancel follows it.
             self._decode_worker.tell(cancel)
             return
+        del self._prompts[prompt.sequence.sequence_id]
         self._end(prompt, m.Cancelled(cancel.request_id, cancel.cause, prompt.usage()))
 
     def _end(self, prompt: Prompt, word: m.Finished | m.Cancelled) -> None:
@@ -220,35 +169,34 @@ class PrefillWorker(Actor[m.PrefillWord]):
         self._scheduler.tell(m.SequenceEnded(word.request_id, sequence.sequence_id, word.usage, held))
 
     def _preempt(self, preempt: m.Preempt) -> None:
-        prompt = self._prompts.pop(preempt.request_id, None)
+        prompt = self._prompt_of(preempt.request_id)
         if prompt is None:
             # It has gone on to DecodeWorker, or ended; the word follows it.
             self._decode_worker.tell(preempt)
             return
         sequence = prompt.sequence
+        del self._prompts[sequence.sequence_id]
         output_ids = sequence.history[len(sequence.request.prompt_ids) :]
         held = sequence.history[: prompt.done]
         self._scheduler.tell(m.SequencePreempted(sequence, output_ids, sequence.unsent, held))
 
     def _fail(self, failed: SequenceFailed) -> None:
-        for request_id, prompt in self._prompts.items():
-            if prompt.sequence.sequence_id == failed.sequence_id:
-                del self._prompts[request_id]
-                prompt.sequence.request.sink.last_word(m.Failed(request_id, failed.error, failed.refused))
-                self._scheduler.tell(m.SequenceEnded(request_id, failed.sequence_id, prompt.usage(), held=()))
-                return
+        if prompt := self._prompts.pop(failed.sequence_id, None):
+            request = prompt.sequence.request
+            request.sink.last_word(m.Failed(request.request_id, failed.error, failed.refused))
+            self._scheduler.tell(m.SequenceEnded(request.request_id, failed.sequence_id, prompt.usage(), held=()))
 
     def snapshot(self) -> PrefillSnapshot:
         return PrefillSnapshot(
             tuple(
                 PrefillingSequence(
-                    request_id=request_id,
+                    request_id=prompt.sequence.request.request_id,
                     done_tokens=prompt.done,
                     total_tokens=prompt.wanted,
                     cached_tokens=prompt.sequence.served_tokens,
                     hit_type=prompt.sequence.hit_type,
                     max_tokens=prompt.sequence.request.sampling.max_tokens,
                 )
-                for request_id, prompt in self._prompts.items()
+                for prompt in self._prompts.values()
             )
         )

@@ -1,5 +1,7 @@
 """PrefillWorker: what is kept on the way, beginnings that were found late, and going back in line."""
 
+from dataclasses import replace
+
 import pytest
 
 from actors import messages as m
@@ -223,3 +225,41 @@ def test_a_word_to_go_back_follows_a_sequence_that_went_on() -> None:
     worker.decode.take()
     worker.actor.receive(m.Preempt(R1))
     assert worker.decode.take() == [m.Preempt(R1)]
+
+
+@pytest.mark.parametrize("word", [m.Cancel(R1, CancelCause.CLIENT_LEFT), m.Preempt(R1)], ids=["cancel", "preempt"])
+def test_what_a_turn_did_for_an_earlier_run_is_not_booked_for_the_next(word: m.Cancel | m.Preempt) -> None:
+    worker = Prefilling()
+    worker.start("r1", TEN, 1)
+    worker.grant(9)
+    worker.actor.receive(word)
+    worker.start("r1", TEN, 2)
+    worker.answer(9)
+    assert worker.decode.take() == []
+    assert worker.grant(10) == [prefill(*TEN[:9], number=2)]
+
+
+def test_scores_of_an_earlier_run_do_not_get_into_the_next_ones() -> None:
+    worker = Prefilling()
+    started = worker.start_scoring("r1", (1, 2, 3), 1)
+    worker.grant(2)
+    worker.actor.receive(m.Preempt(R1))
+    worker.begin(replace(started, sequence_id=SequenceId(2)))
+    targets = (TokenOutput(2, -2.0), TokenOutput(3, -3.0))
+    worker.answer(2, c.ScoredSlice(S1, targets))
+    assert [reply for reply in worker.client.heard if isinstance(reply, m.PromptScored)] == []
+    worker.grant(2)
+    worker.answer(2, c.ScoredSlice(SequenceId(2), targets))
+    assert worker.client.heard[-1] == m.PromptScored(R1, (TokenOutput(1), *targets))
+
+
+def test_a_prompt_that_fails_in_an_earlier_run_does_not_end_the_next() -> None:
+    worker = Prefilling()
+    worker.start("r1", TEN, 1)
+    worker.grant(9)
+    worker.actor.receive(m.Preempt(R1))
+    worker.start("r1", TEN, 2)
+    result = c.Prefilled(0, 0.5, failed=(c.SequenceFailed(S1, "planted"),))
+    worker.actor.receive(m.EngineReplied(result, at=1.0))
+    assert worker.client.last_words() == []
+    assert worker.grant(10) == [prefill(*TEN[:9], number=2)]
