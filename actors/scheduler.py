@@ -3,7 +3,7 @@
 import logging
 from collections import Counter, deque
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, takewhile
 from typing import assert_never
 
 from actors import messages as m
@@ -62,6 +62,8 @@ class Scheduler(Actor[m.SchedulerWord]):
         self._leasing_as = SequenceId(0)
         self._starved = False
         """The head of the line was refused KV bytes and waits for a release."""
+        self._left_since_asked = False
+        """Somebody has left the stage for good since CacheManager was last asked: the next try may succeed."""
         self._staged: dict[RequestId, OnStage] = {}
         self._on_trial: RequestId | None = None
         """A suspect on stage that has not spoken yet. There is never a second one, so that the next death tells."""
@@ -108,6 +110,7 @@ class Scheduler(Actor[m.SchedulerWord]):
             return
         self._leasing = self._line.popleft()
         self._leasing_as = SequenceId(next(self._sequence_ids))
+        self._left_since_asked = False
         self._cache_manager.tell(m.LeaseKv(self._leasing.request, self._leasing_as, self._leasing.history))
 
     def _stage(self, lease: m.KvLeased) -> None:
@@ -135,16 +138,22 @@ class Scheduler(Actor[m.SchedulerWord]):
 
     def _back_to_the_head(self, request_id: RequestId) -> None:
         if self._leasing and self._leasing.request.request_id == request_id:
-            self._line.appendleft(self._leasing)
+            self._wait_again(self._leasing)
             self._leasing = None
-            # With nobody on stage whatever was leased is on its way back, and the next try succeeds.
-            self._starved = bool(self._staged)
+
+    def _wait_again(self, enqueued: m.Enqueue) -> None:
+        """In front of all who arrived later, until somebody leaves. Who has left since CacheManager was last asked may
+        have made room already; with nobody on stage whatever was leased is on its way back."""
+        arrived_at = enqueued.request.arrived_at
+        place = sum(1 for _ in takewhile(lambda other: other.request.arrived_at < arrived_at, self._line))
+        self._line.insert(place, enqueued)
+        self._starved = bool(self._staged) and not self._left_since_asked
 
     def _preempt_youngest(self) -> None:
-        """Who came last waits again: whoever has waited longest gets done. One always stays."""
-        running = {r: each for r, each in self._staged.items() if not each.preempted}
-        if len(running) > 1:
-            youngest = max(reversed(running), key=lambda request_id: running[request_id].arrived_at)
+        """Who came last waits again: whoever has waited longest gets done. One always stays. While somebody is on the
+        way out nobody else goes: CacheManager says it again if that was not enough."""
+        if len(self._staged) > 1 and not any(each.preempted for each in self._staged.values()):
+            youngest = max(reversed(self._staged), key=lambda request_id: self._staged[request_id].arrived_at)
             self._staged[youngest].preempted = True
             self._prefill_worker.tell(m.Preempt(youngest))
 
@@ -156,9 +165,8 @@ class Scheduler(Actor[m.SchedulerWord]):
         cancel = self._staged[request.request_id].cancel
         suspect = self._on_trial == request.request_id
         self._quit_stage(request.request_id, sequence.sequence_id, preempted.held)
-        self._starved = bool(self._staged)  # Whoever stays on stage would send it back again.
         again = m.Enqueue(self._epoch, request, preempted.output_ids, preempted.unsent, sequence.served_tokens, suspect)
-        self._line.appendleft(again)
+        self._wait_again(again)  # Whoever stays on stage would send it back again.
         self._request_admitter.tell(m.RequestPreempted(request.request_id))
         if cancel:
             self._cancel(cancel)
@@ -185,12 +193,12 @@ class Scheduler(Actor[m.SchedulerWord]):
 
     def _leave(self, ended: m.SequenceEnded) -> None:
         if ended.request_id in self._staged:
+            self._starved, self._left_since_asked = False, True
             self._quit_stage(ended.request_id, ended.sequence_id, ended.held)
             self._request_admitter.tell(m.RequestClosed(ended.request_id, ended.usage))
 
     def _quit_stage(self, request_id: RequestId, sequence_id: SequenceId, held: tuple[int, ...]) -> None:
         del self._staged[request_id]
-        self._starved = False
         self._acquit(request_id)
         self._cache_manager.tell(m.ReleaseKv(request_id, sequence_id, held))
 

@@ -35,27 +35,50 @@ def test_of_those_who_came_together_the_last_on_stage_goes() -> None:
     assert stage.preempts() == ["r3"]
 
 
-def test_nobody_is_told_twice_and_the_last_one_stays() -> None:
+def test_one_goes_at_a_time_and_the_last_one_stays() -> None:
     stage = Stage(max_concurrency=3)
-    for name, arrived_at in (("r1", 1.0), ("r2", 2.0), ("r3", 3.0)):
-        stage.stage(name, arrived_at=arrived_at)
+    sequences = {name: stage.stage(name, arrived_at=float(name[1])) for name in ("r1", "r2", "r3")}
     told = []
-    for _ in range(4):
+    for left in ("", "r3", "", "r2", ""):
+        if left:
+            stage.preempted(sequences[left])
         stage.actor.receive(m.KvOverdrawn())
         told.append(stage.preempts())
-    assert told == [["r3"], ["r2"], [], []]
+    assert told == [["r3"], ["r2"], [], [], []]
+
+
+def test_the_line_stays_in_order_of_arrival_whoever_is_refused_while_somebody_goes_back() -> None:
+    stage, sequence = two_on_stage()
+    stage.enqueue("r3", arrived_at=3.0)
+    stage.actor.receive(m.KvOverdrawn())
+    stage.preempted(sequence)
+    stage.actor.receive(m.KvRefused(RequestId("r3")))
+    stage.enqueue("r4", arrived_at=4.0)
+    assert stage.actor.snapshot().waiting == ("r2", "r3", "r4")
+
+
+def test_who_left_while_another_was_on_the_way_out_may_have_made_room_for_it() -> None:
+    stage = Stage(max_concurrency=4)
+    for name in ("r0", "r1"):
+        stage.stage(name)
+    sequence = stage.stage("r2", arrived_at=2.0)
+    stage.actor.receive(m.KvOverdrawn())
+    stage.end("r1")
+    stage.cache.take()
+    stage.preempted(sequence, 11)
+    assert [type(each) for each in stage.cache.take()] == [m.ReleaseKv, m.LeaseKv]
 
 
 def test_who_was_preempted_is_first_in_line_with_all_it_has_and_waits_until_somebody_leaves() -> None:
     stage, sequence = two_on_stage()
-    stage.enqueue("r3")
+    stage.enqueue("r3", arrived_at=3.0)
     stage.cache.take()
     stage.actor.receive(m.KvRefused(RequestId("r3")))
     stage.actor.receive(m.KvOverdrawn())
     stage.preempted(sequence, 11, 12, 13, unsent=2)
     assert stage.actor.snapshot().waiting == ("r2", "r3")
     assert stage.cache.take() == [m.ReleaseKv(R2, sequence.sequence_id, (1, 2, 3, 11, 12))]
-    stage.enqueue("r4")
+    stage.enqueue("r4", arrived_at=4.0)
     assert stage.cache.take() == []
     stage.end("r1")
     release, wish = stage.cache.take()

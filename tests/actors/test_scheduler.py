@@ -78,6 +78,19 @@ def test_who_is_refused_with_nobody_on_stage_asks_again_at_once() -> None:
     assert wish.request.request_id == "r2"
 
 
+def test_who_is_refused_when_somebody_has_left_meanwhile_asks_again_at_once() -> None:
+    """CacheManager did not know of that when it said no."""
+    stage = Stage(max_concurrency=4)
+    for name in ("r1", "r2"):
+        stage.stage(name)
+    stage.enqueue("r3")
+    stage.end("r1")
+    stage.cache.take()
+    for asked in ([m.LeaseKv], []):
+        stage.actor.receive(m.KvRefused(RequestId("r3")))
+        assert [type(each) for each in stage.cache.take()] == asked
+
+
 def test_two_turns_are_under_way_and_the_kinds_alternate() -> None:
     stage = Stage()
     stage.stage("r1")
