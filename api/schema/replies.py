@@ -266,6 +266,7 @@ class Cache(TypedDict):
     hit_rate: float
     memory_mb: float
     disk_entries: int
+    """0 also until the engine has read what lies there, right after it was started."""
     disk_mb: float
     hits: Hits
     evictions: int
