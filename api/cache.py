@@ -33,13 +33,13 @@ def cache_routes(context: ApiContext) -> Blueprint:
 
 
 async def _clear(context: ApiContext) -> None:
-    """Return once what was kept when the call came is gone, but for files that cannot be deleted. If the engine dies
-    meanwhile, its successor does it, and the call waits.
+    """Return once what was kept when the call came is gone, but for files that cannot be deleted. If the engine is dead
+    or dies meanwhile, its successor does it, and the call waits.
 
     Raises:
-        ApiError: 503, the engine room is closed, so what lies on disk cannot be reached; 504, it took too long.
+        ApiError: 503, the first engine still loads, so what lies on disk cannot be reached; 504, it took too long.
     """
-    if context.desk.snapshot().room is not RoomState.READY:
+    if context.desk.snapshot().room is RoomState.LOADING:
         raise ApiError(503, "The engine is starting; try again soon.", code="loading", headers={"Retry-After": "1"})
     cleared = anyio.Event()
     context.desk.clear_cache(cleared.set)

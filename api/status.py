@@ -66,7 +66,7 @@ def status(house: HouseSnapshot, settings: Settings, model_id: str) -> Json:
 
 def cache(house: HouseSnapshot, settings: Settings) -> Json:
     """What is kept, and what has come of it since the server started. `type` is the strategy that was chosen,
-    before that the one that was asked for; `hits` counts look-ups, misses among them."""
+    before that the one that was asked for; `hits` counts requests by what was found for them, misses among them."""
     kept = house.cache or CacheSnapshot(settings.strategy, 0, 0, 0, 0, 0, 0, {}, 0, 0, 0)
     hits = {each.value: kept.hits.get(each, 0) for each in HitType}
     lookups = sum(hits.values())

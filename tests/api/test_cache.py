@@ -7,9 +7,11 @@ from typing import cast
 
 import anyio
 import pytest
+from pydantic import TypeAdapter
 from quart import Quart
 
 from actors.snapshots import CacheSnapshot, RoomState
+from api.schema.replies import Cleared
 from api.text.codec import HfCodec
 from runtime.types import CacheStrategy
 from tests.api.calling import Reply, call
@@ -148,12 +150,16 @@ async def test_to_clear_is_answered_when_the_files_are_gone_and_says_what_is_lef
         "disk_mb": left.disk_bytes / 2**20,
     }
     assert (reply.status, reply.json) == (200, {"object": "cache", "cleared": cleared, **sizes})
+    assert TypeAdapter(Cleared).validate_python(reply.json, strict=True) == reply.json
 
 
-async def test_to_clear_outlasts_a_death_of_the_engine(app: Quart, desk: FakeDesk) -> None:
+@pytest.mark.parametrize("cache", [None, CACHE])
+async def test_to_clear_waits_for_an_engine_that_is_started_again(
+    app: Quart, desk: FakeDesk, cache: CacheSnapshot | None
+) -> None:
+    desk.house = replace(snapshot(RoomState.RESTARTING), cache=cache)
     async with clearing(app) as replies:
         await desk.until(lambda desk: desk.clearings)
-        desk.house = replace(snapshot(RoomState.RESTARTING), cache=None)
         await anyio.wait_all_tasks_blocked()
         assert replies == []
         desk.house = replace(snapshot(), cache=NOTHING)
@@ -181,12 +187,8 @@ async def test_to_clear_has_a_deadline(desk: FakeDesk, fresh_codec: HfCodec, any
     desk.clearings[0]()  # Late, and nobody minds.
 
 
-@pytest.mark.parametrize("cache", [None, CACHE], ids=["never seen", "of an earlier life"])
-@pytest.mark.parametrize("room", [RoomState.LOADING, RoomState.RESTARTING])
-async def test_what_the_engine_does_not_have_yet_cannot_be_cleared(
-    app: Quart, desk: FakeDesk, room: RoomState, cache: CacheSnapshot | None
-) -> None:
-    desk.house = replace(snapshot(room), cache=cache)
+async def test_what_the_engine_does_not_have_yet_cannot_be_cleared(app: Quart, desk: FakeDesk) -> None:
+    desk.house = replace(snapshot(RoomState.LOADING), cache=None)
     reply = await call(app, "DELETE", ROUTE)
     assert (reply.status, reply.error["code"], reply.headers["retry-after"]) == (503, "loading", "1")
     assert desk.clearings == []

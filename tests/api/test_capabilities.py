@@ -68,7 +68,6 @@ def test_what_is_said_follows_the_settings() -> None:
         ({"cache_memory_mb": 0}, False),
         ({"cache_memory_percent": 0.0}, False),
         ({"cache_memory_percent": 0.0, "cache_memory_mb": 64}, True),
-        ({"cache_memory_mb": 0, "cache_dir": "prefixes"}, False),
     ],
 )
 def test_prefixes_are_kept_unless_they_may_take_no_memory(settings: dict[str, object], kept: bool) -> None:
