@@ -1,8 +1,8 @@
 """CacheManager: KV bytes on lease, and what is kept of ended sequences. Names and sizes, never arrays."""
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import takewhile
 from typing import assert_never
@@ -17,12 +17,14 @@ from actors.policies.pressure import share_kept
 from actors.policies.tier import Entry
 from actors.snapshots import CacheSnapshot
 from runtime.engine.commands import (
+    ClearKv,
     DropKv,
     EraseKv,
     FetchKv,
     Forget,
     GiveBack,
     KvListed,
+    KvLoaded,
     LoadKv,
     Result,
     Stored,
@@ -46,8 +48,10 @@ class Lease:
     hit_type: HitType = HitType.MISS
     pieces: tuple[KvPiece, ...] = ()
     """The chain that its checkpoints make, with what it began with, up to what has been dropped since."""
-    prefilling: bool = False
-    """There are checkpoints that have not been reached."""
+    stops: deque[int] = field(default_factory=deque)
+    """Where its checkpoints lie of which the engine has told nothing yet; while there are any it is in prefill."""
+    counts: bool = False
+    """What it began with is to be counted when it leaves: it was looked up, for the first time."""
 
 
 @dataclass(slots=True)
@@ -69,7 +73,7 @@ class CacheManager(Actor[m.CacheWord]):
         engine: EngineRef,
         reply: Deliver,
         scheduler: Ref[m.KvLeased | m.KvRefused | m.KvOverdrawn],
-        prefill_worker: Ref[m.PrefixFound],
+        prefill_worker: Ref[m.PrefixFound | m.CheckpointHandled],
         facts: ModelFacts,
         budget: KvBudget,
         prefixes: PrefixCache,
@@ -90,7 +94,10 @@ class CacheManager(Actor[m.CacheWord]):
         """It waits for what it is to begin with; the Scheduler never asks for two at once."""
         self._fetching: Fetch | None = None
         self._clearing: list[Callable[[], None]] = []
-        """Whom to tell that everything is gone: what an earlier life left, too, once that is known."""
+        """Who wants everything gone: what an earlier life left, too, once that is known."""
+        self._cleared: deque[tuple[Callable[[], None], ...]] = deque()
+        """Whom to tell when the engine has answered, for each ClearKv under way. What it says before of pieces that it
+        has stored is out of date: they are gone by now."""
         self._overdrawn = False
         """The Scheduler was told, and nobody has left since."""
         self._hits: Counter[HitType] = Counter()
@@ -113,8 +120,9 @@ class CacheManager(Actor[m.CacheWord]):
             case m.EngineReplied(Stored() as stored):
                 self._stored(stored)
             case m.EngineReplied(KvListed(pieces)):
-                self._listing = False
-                self._let_go(self._prefixes.listed(pieces))
+                self._listed(pieces)
+            case m.EngineReplied(KvLoaded(sequence_id, 0)):
+                raise RuntimeError(f"the engine lacks kept pieces that sequence {sequence_id} was to begin with")
             case m.EngineReplied():
                 pass
             case _:
@@ -131,6 +139,7 @@ class CacheManager(Actor[m.CacheWord]):
     def _lease(self, wish: m.LeaseKv) -> None:
         request = wish.request
         lease = Lease(request, wish.sequence_id, wish.history, root_of(request.cache_salt), len(wish.history) + 1)
+        lease.counts = self._is_looked_up(lease) and not wish.again
         self._leases[request.request_id] = lease
         if self._is_overdrawn():
             self._refuse(lease)
@@ -145,18 +154,21 @@ class CacheManager(Actor[m.CacheWord]):
     def _begin(self, lease: Lease) -> None:
         """Answer a lease, if what it begins with is at hand."""
         hit = None
-        if not lease.request.to_score and self._budget.keep_bytes:
+        if self._is_looked_up(lease):
             if self._listing or self._fetching:
                 return
             hit = self._prefixes.find(lease.root, lease.history)
-            if entry := self._prefixes.on_disk(lease.root, lease.history, hit):
+            room_bytes = self._bytes_to_keep()
+            if entry := self._prefixes.on_disk(lease.root, lease.history, hit, room_bytes=room_bytes):
                 self._fetch(entry)
                 return
             if hit and self._prefixes.is_coming(hit.handles):
                 return
-            self._hits[hit.hit_type if hit else HitType.MISS] += 1
         self._unanswered = None
         self._grant(lease, hit)
+
+    def _is_looked_up(self, lease: Lease) -> bool:
+        return not lease.request.to_score and self._budget.keep_bytes > 0
 
     def _grant(self, lease: Lease, hit: Hit | None) -> None:
         if hit:
@@ -165,7 +177,8 @@ class CacheManager(Actor[m.CacheWord]):
             lease.cached_tokens, lease.hit_type = hit.tokens, hit.hit_type
         request = lease.request
         plan = self._prefixes.plan(lease.root, lease.history, request.sampling.stop_ids, hit)
-        lease.pieces, lease.prefilling = plan.pieces, bool(plan.checkpoints)
+        lease.pieces = plan.pieces
+        lease.stops.extend(checkpoint.tokens for checkpoint in plan.checkpoints)
         self._scheduler.tell(m.KvLeased(request.request_id, lease.cached_tokens, lease.hit_type, plan.checkpoints))
 
     def _fetch(self, entry: Entry) -> None:
@@ -175,17 +188,20 @@ class CacheManager(Actor[m.CacheWord]):
         self._engine.submit(FetchKv(tuple(absent)), self._reply)
 
     def _retake(self, request_id: RequestId, hit_type: HitType) -> None:
-        """A sequence in prefill was started anew: it was no miss, after all, or a better hit."""
+        """A sequence in prefill was started anew: it was no miss, after all, or a better hit. It comes to no checkpoint
+        that lies before."""
         if lease := self._leases.get(request_id):
-            self._hits[lease.hit_type] -= 1
-            self._hits[hit_type] += 1
             lease.hit_type = hit_type
+            while lease.stops and lease.stops[0] <= lease.cached_tokens:
+                lease.stops.popleft()
 
     def _release(self, release: m.ReleaseKv) -> None:
         lease = self._leases.pop(release.request_id, None)
         self._overdrawn = False
-        if lease is self._unanswered:
+        if lease and lease is self._unanswered:
             self._unanswered = None
+        elif lease and lease.counts:
+            self._hits[lease.hit_type] += 1
         if lease and release.held:
             self._keep(lease, release.held)
         self._engine.submit(Forget((release.sequence_id,)), self._reply)
@@ -204,31 +220,46 @@ class CacheManager(Actor[m.CacheWord]):
 
     def _stored(self, stored: Stored) -> None:
         """The engine has what it was asked for, or says what it could not get."""
-        sizes = dict(stored.sizes)
-        self._let_go(self._prefixes.arrived(sizes, stored.missing))
+        if self._cleared:
+            self._prefixes.answered((*dict(stored.sizes), *stored.missing))
+            sizes: dict[KvHandle, int] = {}
+        else:
+            sizes = dict(stored.sizes)
+            self._let_go(self._prefixes.arrived(sizes, stored.missing, fetched=stored.sequence_id is None))
         if stored.sequence_id is None:
-            fetch, self._fetching = self._fetching, None
-            if fetch and not fetch.in_vain and not stored.missing:
-                self._let_go(self._prefixes.keep(fetch.entry.root, fetch.entry.pieces, memory_only=True))
-        for lease in self._leases.values():
-            if lease.sequence_id == stored.sequence_id:
-                self._reached(lease, sizes)
+            self._fetched(stored, sizes)
+        else:
+            self._reached(stored.sequence_id, sizes)
         # What is left of a failed fetch, or a checkpoint of somebody who has left: nothing leads to it.
         self._let_go(self._prefixes.unused(sizes))
+        if not self._cleared:
+            self._let_go(self._prefixes.unwritten(stored.unwritten))
 
-    def _reached(self, lease: Lease, sizes: dict[KvHandle, int]) -> None:
-        """A checkpoint of a running sequence is kept: others can begin with it."""
-        here = [piece.handle in sizes or self._prefixes.memory.holds(piece.handle) for piece in lease.pieces]
-        reached = lease.pieces[: here.index(False)] if False in here else lease.pieces
+    def _fetched(self, stored: Stored, sizes: dict[KvHandle, int]) -> None:
+        fetch, self._fetching = self._fetching, None
+        if fetch and not fetch.in_vain and not stored.missing:
+            self._let_go(self._prefixes.keep(fetch.entry.root, fetch.entry.pieces, sizes, memory_only=True))
+
+    def _reached(self, sequence_id: SequenceId, sizes: dict[KvHandle, int]) -> None:
+        """The engine has told of a checkpoint: if it is kept, others can begin with it."""
+        for lease in self._leases.values():
+            if lease.sequence_id == sequence_id:
+                if lease.stops:
+                    lease.stops.popleft()
+                self._keep_reached(lease, sizes)
+        self._prefill_worker.tell(m.CheckpointHandled(sequence_id))
+
+    def _keep_reached(self, lease: Lease, sizes: dict[KvHandle, int]) -> None:
+        here = takewhile(lambda p: p.handle in sizes or self._prefixes.memory.holds(p.handle), lease.pieces)
+        reached = tuple(here)
         if reached and reached[-1].handle in sizes:
-            self._let_go(self._prefixes.keep(lease.root, reached))
-            lease.prefilling = len(reached) < len(lease.pieces)
+            self._let_go(self._prefixes.keep(lease.root, reached, sizes))
             self._tell_others(lease)
 
     def _tell_others(self, lease: Lease) -> None:
         """Sequences whose prompt waits to be computed may begin like this one."""
         for other in self._leases.values():
-            if other is not lease and other.prefilling and other.root == lease.root and not other.request.to_score:
+            if other is not lease and other.stops and other.root == lease.root and not other.request.to_score:
                 hit = self._prefixes.find(other.root, other.history)
                 if hit and hit.tokens - other.cached_tokens >= WORTH_TOKENS:
                     other.cached_tokens = hit.tokens
@@ -250,12 +281,21 @@ class CacheManager(Actor[m.CacheWord]):
             lease.pieces = tuple(takewhile(lambda piece: piece.handle not in dropped, lease.pieces))
 
     def _clear(self) -> None:
-        self._let_go(self._prefixes.clear())
+        self._count_out(frozenset(self._prefixes.clear().in_memory))
         if self._fetching:
             self._fetching.in_vain = True
-        for cleared in self._clearing:
-            self._engine.submit(GiveBack(), partial(_gone, cleared))
+        self._engine.submit(ClearKv(), self._reply)
+        self._cleared.append(tuple(self._clearing))
         self._clearing = []
+
+    def _listed(self, pieces: tuple[tuple[KvPiece, int], ...]) -> None:
+        """What an earlier life left on disk, or what could not be cleared from there; the engine answers in order."""
+        if self._listing:
+            self._listing = False
+        else:
+            for cleared in self._cleared.popleft():
+                self._engine.submit(GiveBack(), partial(_gone, cleared))
+        self._let_go(self._prefixes.listed(pieces))
 
     # --- room ---
 

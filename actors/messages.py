@@ -386,6 +386,8 @@ class LeaseKv:
     sequence_id: SequenceId
     history: tuple[int, ...]
     """See Sequence. A prompt that is to be scored has to be computed: no kept prefix serves it."""
+    again: bool = False
+    """It ran before and was preempted."""
 
 
 @dataclass(frozen=True, slots=True)

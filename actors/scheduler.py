@@ -111,7 +111,9 @@ class Scheduler(Actor[m.SchedulerWord]):
         self._leasing = self._line.popleft()
         self._leasing_as = SequenceId(next(self._sequence_ids))
         self._left_since_asked = False
-        self._cache_manager.tell(m.LeaseKv(self._leasing.request, self._leasing_as, self._leasing.history))
+        asked = self._leasing
+        again = asked.served_before is not None
+        self._cache_manager.tell(m.LeaseKv(asked.request, self._leasing_as, asked.history, again))
 
     def _stage(self, lease: m.KvLeased) -> None:
         asked = self._leasing

@@ -11,7 +11,8 @@ from actors.policies.tier import Entry, Tier
 from runtime.types import CacheStrategy, HitType, KvCheckpoint, KvHandle, KvPiece
 
 LEGACY_ENTRIES = 32
-"""How many sequences the legacy strategy keeps."""
+"""How many sequences the legacy strategy keeps. Where caches cannot be cut each checkpoint is a sequence of its own, so
+that some ten conversations fill it."""
 MOST_PIECES = 50_000
 """A piece is some buffers, and Metal has 499,000 of them at most."""
 WORTH_TOKENS = 64
@@ -82,6 +83,8 @@ class PrefixCache:
         self.disk = Tier(trimmable=trimmable)
         self._coming: Counter[KvHandle] = Counter()
         """Asked of the engine, which has not answered yet."""
+        self._promised: set[KvHandle] = set()
+        """In the disk's books before the engine has said that it has them."""
 
     def find(self, root: KvHandle, history: tuple[int, ...]) -> Hit | None:
         """What in memory serves most of a history."""
@@ -94,12 +97,13 @@ class PrefixCache:
             return None
         return Hit(found.entry, tokens, hit_type(history, found.entry.token_ids, found.tokens))
 
-    def on_disk(self, root: KvHandle, history: tuple[int, ...], hit: Hit | None) -> Entry | None:
-        """What is on disk and serves a history so much better than `hit`, from memory, that it is worth reading."""
+    def on_disk(self, root: KvHandle, history: tuple[int, ...], hit: Hit | None, *, room_bytes: int) -> Entry | None:
+        """What is on disk and serves a history so much better than `hit`, from memory, that it is worth reading;
+        `room_bytes` is what memory may keep at this moment."""
         better = self._find(self.disk, root, history)
         if better is None or better.tokens - (hit.tokens if hit else 0) < WORTH_TOKENS:
             return None
-        fits = len(better.entry.token_ids) * self._bytes_per_token <= self._memory_bytes
+        fits = self.bytes_of(better.entry.pieces) <= min(room_bytes, self._memory_bytes)
         return better.entry if fits else None
 
     def listed(self, pieces: Sequence[tuple[KvPiece, int]]) -> Freed:
@@ -118,18 +122,31 @@ class PrefixCache:
         """The engine was asked for these."""
         self._coming.update(handles)
 
-    def arrived(self, sizes: Mapping[KvHandle, int], missing: Iterable[KvHandle]) -> Freed:
-        """The engine has these pieces now, of so many bytes, and could not get those."""
-        for handle in (*sizes, *missing):
+    def arrived(self, sizes: Mapping[KvHandle, int], missing: Iterable[KvHandle], *, fetched: bool) -> Freed:
+        """The engine has these pieces now, of so many bytes, and could not get those: from disk if they were to be
+        fetched, else of a sequence, which says nothing of a file that was there before."""
+        self.answered((*sizes, *missing))
+        for handle, nbytes in sizes.items():
+            self.memory.weigh(handle, nbytes)
+            self.disk.weigh(handle, nbytes)
+        self._promised.difference_update(sizes)
+        freed = Freed()
+        for handle in missing:
+            gone = fetched or handle in self._promised
+            freed += Freed(self.memory.without(handle), self.disk.without(handle) if gone else ())
+        self._promised.difference_update(missing)
+        return freed
+
+    def answered(self, handles: Iterable[KvHandle]) -> None:
+        """The engine has said what came of these."""
+        for handle in handles:
             self._coming[handle] -= 1
             if self._coming[handle] <= 0:
                 del self._coming[handle]
-        for handle, nbytes in sizes.items():
-            self.memory.weigh(handle, nbytes)
-        freed = Freed()
-        for handle in missing:
-            freed += Freed(self.memory.without(handle), self.disk.without(handle))
-        return freed
+
+    def unwritten(self, handles: Iterable[KvHandle]) -> Freed:
+        """These did not get to disk, and memory is as it was: they can be written another time."""
+        return Freed((), tuple(freed for handle in handles for freed in self.disk.without(handle)))
 
     def plan(self, root: KvHandle, history: tuple[int, ...], stop_ids: frozenset[int], hit: Hit | None) -> Plan:
         """What to keep of a history while it is prefilled: others may begin like it before it ends, and caches that
@@ -163,21 +180,49 @@ class PrefixCache:
         )
 
     def bytes_of(self, pieces: Iterable[KvPiece]) -> int:
-        """What pieces take, before the engine has told."""
-        return sum(len(piece.token_ids) for piece in pieces) * self._bytes_per_token
+        """What pieces take, as far as the engine has told; else what so many tokens take at least."""
+        return sum(self._size(piece) for piece in pieces)
 
-    def keep(self, root: KvHandle, pieces: tuple[KvPiece, ...], *, memory_only: bool = False) -> Freed:
-        """Put a chain of pieces in the index, as the most recently used."""
-        sizes = {piece.handle: len(piece.token_ids) * self._bytes_per_token for piece in pieces}
-        freed = Freed(self.memory.add(root, pieces, sizes)[1])
-        if self._disk_bytes and not memory_only:
-            freed += Freed((), self.disk.add(root, pieces, sizes)[1])
-        return freed
+    def _size(self, piece: KvPiece) -> int:
+        known = self.memory.size(piece.handle) or self.disk.size(piece.handle)
+        return known or len(piece.token_ids) * self._bytes_per_token
+
+    def keep(
+        self,
+        root: KvHandle,
+        pieces: tuple[KvPiece, ...],
+        told: Mapping[KvHandle, int] | None = None,
+        *,
+        memory_only: bool = False,
+    ) -> Freed:
+        """Put a chain of pieces in the index, as the most recently used; `told` in bytes, of those that the engine has
+        just told of. On disk are those that were there and those that the engine is given."""
+        told = told or {}
+        sizes = {piece.handle: told.get(piece.handle) or self._size(piece) for piece in pieces}
+        freed = Freed(self._add(self.memory, root, pieces, sizes))
+        if memory_only or not self._disk_bytes:
+            return freed
+        given = tuple(takewhile(lambda piece: self._is_given(piece.handle, told), pieces))
+        self._promised.update(p.handle for p in given if p.handle not in told and not self.disk.holds(p.handle))
+        return freed + Freed((), self._add(self.disk, root, given, sizes))
+
+    def _is_given(self, handle: KvHandle, told: Mapping[KvHandle, int]) -> bool:
+        return self.disk.holds(handle) or handle in told or handle in self._coming
+
+    def _add(
+        self, tier: Tier, root: KvHandle, pieces: tuple[KvPiece, ...], sizes: Mapping[KvHandle, int]
+    ) -> tuple[KvHandle, ...]:
+        """Where caches cannot be cut, each beginning serves whoever goes on from there."""
+        shortest = len(pieces) if self._trimmable else 1
+        lengths = range(max(1, shortest), len(pieces) + 1)
+        freed = {handle: None for length in lengths for handle in tier.add(root, pieces[:length], sizes)[1]}
+        return tuple(handle for handle in freed if not tier.holds(handle))
 
     def unused(self, handles: Iterable[KvHandle]) -> Freed:
-        """Those that no entry leads to."""
+        """Those of stored pieces that no entry leads to, in memory or on disk."""
+        handles = tuple(handles)
         nowhere = tuple(handle for handle in handles if not self.memory.holds(handle))
-        return Freed(nowhere, tuple(handle for handle in nowhere if not self.disk.holds(handle)))
+        return Freed(nowhere, tuple(h for h in handles if self._disk_bytes and not self.disk.holds(h)))
 
     def shrink(self, memory_bytes: int) -> Freed:
         """Let go of what is beyond the bounds, least recently used first; `memory_bytes` is this moment's."""
@@ -190,6 +235,7 @@ class PrefixCache:
 
     def clear(self) -> Freed:
         """Let go of everything."""
+        self._promised.clear()
         return Freed(self.memory.clear(), self.disk.clear())
 
     def use(self, entry: Entry) -> None:

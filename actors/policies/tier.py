@@ -32,37 +32,42 @@ class Found:
 
 
 class _References:
-    """Which pieces are kept, how many entries refer to each, and what they weigh; each counts once."""
+    """Which pieces are kept, which entries refer to each, and what they weigh; each counts once."""
 
     def __init__(self) -> None:
         self.nbytes = 0
-        self.counts: dict[KvHandle, int] = {}
-        self._sizes: dict[KvHandle, int] = {}
+        self.sizes: dict[KvHandle, int] = {}
+        self._entries: dict[KvHandle, dict[Entry, None]] = {}
+        """In the order in which they came; never none."""
 
-    def take(self, handles: Iterable[KvHandle], sizes: Mapping[KvHandle, int]) -> None:
-        """Refer to each once more; `sizes` in bytes, read of those that are new."""
-        for handle in handles:
-            if handle not in self.counts:
-                self.counts[handle] = 0
-                self._sizes[handle] = sizes[handle]
+    def take(self, entry: Entry, sizes: Mapping[KvHandle, int]) -> None:
+        """Refer to each of its pieces; `sizes` in bytes, read of those that are new."""
+        for handle in entry.handles:
+            if handle not in self._entries:
+                self._entries[handle] = {}
+                self.sizes[handle] = sizes[handle]
                 self.nbytes += sizes[handle]
-            self.counts[handle] += 1
+            self._entries[handle][entry] = None
 
-    def give_up(self, handles: Iterable[KvHandle]) -> tuple[KvHandle, ...]:
-        """Refer to each once less; those nobody refers to any more are forgotten and returned."""
-        return tuple([handle for handle in handles if self._given_up(handle)])
+    def give_up(self, entry: Entry) -> tuple[KvHandle, ...]:
+        """Refer to them no more; those that nobody refers to are forgotten and returned."""
+        return tuple([handle for handle in entry.handles if self._given_up(handle, entry)])
+
+    def of(self, handle: KvHandle) -> tuple[Entry, ...]:
+        """The entries that refer to a piece."""
+        return tuple(self._entries.get(handle, ()))
 
     def weigh(self, handle: KvHandle, nbytes: int) -> None:
-        if handle in self._sizes:
-            self.nbytes += nbytes - self._sizes[handle]
-            self._sizes[handle] = nbytes
+        if handle in self.sizes:
+            self.nbytes += nbytes - self.sizes[handle]
+            self.sizes[handle] = nbytes
 
-    def _given_up(self, handle: KvHandle) -> bool:
-        self.counts[handle] -= 1
-        if self.counts[handle]:
+    def _given_up(self, handle: KvHandle, entry: Entry) -> bool:
+        del self._entries[handle][entry]
+        if self._entries[handle]:
             return False
-        del self.counts[handle]
-        self.nbytes -= self._sizes.pop(handle)
+        del self._entries[handle]
+        self.nbytes -= self.sizes.pop(handle)
         return True
 
 
@@ -70,9 +75,9 @@ class Tier:
     """Entries in order of use, with the pieces that they share.
 
     Where caches are trimmable any beginning of an entry can be used, so no entry is the beginning of another. Where
-    they are not, an entry serves exactly its whole length, and its beginnings are entries of their own; those count as
-    used whenever it is. So the least recently used entry never is the beginning of another, and letting go of it always
-    frees a piece.
+    they are not, an entry serves exactly its whole length, and so that each of its pieces serves somebody its
+    beginnings are kept as entries of their own (see PrefixCache.keep); those count as used whenever it is. So the least
+    recently used entry never is the beginning of another, and letting go of it always frees a piece.
     """
 
     def __init__(self, *, trimmable: bool) -> None:
@@ -95,10 +100,14 @@ class Tier:
     @property
     def pieces(self) -> int:
         """Pieces kept, those that several entries share counted once."""
-        return len(self._references.counts)
+        return len(self._references.sizes)
 
     def holds(self, handle: KvHandle) -> bool:
-        return handle in self._references.counts
+        return handle in self._references.sizes
+
+    def size(self, handle: KvHandle) -> int | None:
+        """What a piece weighs; None if it is not held."""
+        return self._references.sizes.get(handle)
 
     def find(self, root: KvHandle, ids: tuple[int, ...]) -> Found | None:
         """What serves most of `ids`: of trimmable caches up to all of them, of others the longest entry that is a
@@ -121,7 +130,7 @@ class Tier:
         if found is not None and found.tokens == len(entry.token_ids):
             self.use(found.entry)
             return found.entry, tuple([handle for handle in entry.handles if not self.holds(handle)])
-        self._references.take(entry.handles, sizes)
+        self._references.take(entry, sizes)
         self._trees.setdefault(root, RadixTree()).insert(entry.token_ids, entry)
         self._by_use[entry] = None
         replaced = self._beginnings(entry) if self._trimmable else []
@@ -148,12 +157,12 @@ class Tier:
         tree.remove(entry.token_ids)
         if not tree:
             del self._trees[entry.root]
-        return self._references.give_up(entry.handles)
+        return self._references.give_up(entry)
 
     def without(self, handle: KvHandle) -> tuple[KvHandle, ...]:
         """Forget every entry that refers to a piece which turned out to be gone; the handles that nobody refers to any
         more, its own among them."""
-        return self._remove_all([entry for entry in self._by_use if handle in entry.handles])
+        return self._remove_all(self._references.of(handle))
 
     def shrink(self, *, nbytes: int, entries: int, pieces: int) -> tuple[KvHandle, ...]:
         """Let go of least recently used entries until within all three bounds; the handles that nobody refers to any

@@ -36,7 +36,7 @@ class Keeping:
         on_disk = {piece.handle: piece for piece in disk or ()}
         self.engine = SlowEngine(FakeEngine(facts, disk=on_disk if disk_tokens else None))
         self.scheduler = Recorder[m.KvLeased | m.KvRefused | m.KvOverdrawn]()
-        self.prefill = Recorder[m.PrefixFound]()
+        self.prefill = Recorder[m.PrefixFound | m.CheckpointHandled]()
         self.client = Client()
         self._sequence_ids = count(1)
         self.sequences: dict[str, SequenceId] = {}
@@ -62,11 +62,19 @@ class Keeping:
     def reply(self, result: c.Result, at: float) -> None:
         self.actor.receive(m.EngineReplied(result, at))
 
-    def ask(self, name: str, history: Sequence[int], *, salt: str = "", score_prompt: int | None = None) -> None:
+    def ask(
+        self,
+        name: str,
+        history: Sequence[int],
+        *,
+        salt: str = "",
+        score_prompt: int | None = None,
+        again: bool = False,
+    ) -> None:
         """Ask for a lease."""
         request = self.client.request(name, history, score_prompt=score_prompt, stop_ids=frozenset({END}))
         self.sequences[name] = SequenceId(next(self._sequence_ids))
-        word = m.LeaseKv(replace(request, cache_salt=salt), self.sequences[name], tuple(history))
+        word = m.LeaseKv(replace(request, cache_salt=salt), self.sequences[name], tuple(history), again)
         self.actor.receive(word)
 
     def lease(self, name: str, history: Sequence[int], *, salt: str = "") -> m.KvLeased:
@@ -93,6 +101,10 @@ class Keeping:
         self.release("keeper", ids)
         self.engine.catch_up()
         self.engine.take()
+
+    def found(self) -> list[m.PrefixFound]:
+        """Who was told that more is kept of their prompt, since last asked."""
+        return [word for word in self.prefill.take() if isinstance(word, m.PrefixFound)]
 
     def reach(self, name: str, history: Sequence[int], checkpoint: KvCheckpoint) -> None:
         """PrefillWorker has brought a sequence to its checkpoint, and wants it stored."""

@@ -5,7 +5,7 @@ import pytest
 from actors import messages as m
 from actors.policies.prefix_cache import LEGACY_ENTRIES
 from runtime.engine import commands as c
-from runtime.types import CacheStrategy, HitType, KvPiece, RequestId, SequenceId
+from runtime.types import CacheStrategy, HitType, KvCheckpoint, KvPiece, RequestId, SequenceId
 from tests.actors.keeping import END, Keeping
 
 
@@ -61,6 +61,8 @@ def test_who_ended_serves_the_next_that_begins_like_it() -> None:
         (50, HitType.LCP),
         (0, HitType.MISS),
     ]
+    for name in ("longer", "as long", "shorter", "parting", "other"):
+        keeping.release(name)
     assert set(keeping.actor.snapshot().hits.values()) == {1}
 
 
@@ -182,19 +184,75 @@ def test_who_reaches_a_checkpoint_is_found_by_others_that_begin_the_same() -> No
     keeping.reach("r1", history, checkpoint)
     keeping.engine.catch_up()
     handles = tuple(piece.handle for piece in checkpoint.pieces)
-    assert keeping.prefill.take() == [m.PrefixFound(RequestId("r2"), 199, HitType.PREFIX, handles)]
+    assert keeping.prefill.take() == [
+        m.PrefixFound(RequestId("r2"), 199, HitType.PREFIX, handles),
+        m.CheckpointHandled(keeping.sequences["r1"]),
+    ]
 
 
-def test_the_tally_says_what_happened_in_the_end() -> None:
+@pytest.mark.parametrize("what", ["nothing was stored", "it has left", "all was cleared", "nothing was to be stored"])
+def test_whatever_came_of_a_checkpoint_its_answer_is_passed_on(what: str) -> None:
+    keeping = Keeping()
+    history = ids(1, 200)
+    (checkpoint,) = keeping.lease("r1", history).checkpoints
+    keeping.reach("r1", history, checkpoint if what != "nothing was to be stored" else KvCheckpoint(199, ()))
+    if what == "nothing was stored":
+        keeping.compute("r1", ())
+    elif what == "it has left":
+        keeping.release("r1")
+    elif what == "all was cleared":
+        keeping.actor.receive(m.ClearCache(lambda: None))
+    keeping.engine.catch_up()
+    assert keeping.prefill.take() == [m.CheckpointHandled(keeping.sequences["r1"])]
+
+
+@pytest.mark.parametrize("what", ["nothing was stored", "nothing was to be stored"])
+def test_who_has_come_to_the_end_of_its_prompt_is_told_of_nothing_any_more(what: str) -> None:
+    keeping = Keeping()
+    history = ids(1, 200)
+    (checkpoint,) = keeping.lease("r1", history).checkpoints
+    (other,) = keeping.lease("r2", (*history, 7)).checkpoints
+    keeping.reach("r1", history, checkpoint if what == "nothing was stored" else KvCheckpoint(199, ()))
+    keeping.compute("r1", ())
+    keeping.engine.catch_up()
+    keeping.reach("r2", (*history, 7), other)
+    keeping.engine.catch_up()
+    assert keeping.found() == []
+
+
+def test_who_was_started_anew_comes_to_no_checkpoint_before_that() -> None:
+    keeping = Keeping()
+    history = ids(1, 200)
+    (checkpoint,) = keeping.lease("r1", history).checkpoints
+    keeping.lease("r2", history)
+    keeping.reach("r1", history, checkpoint)
+    keeping.engine.catch_up()
+    assert [word.request_id for word in keeping.found()] == ["r2"]
+    keeping.actor.receive(m.PrefixTaken(RequestId("r2"), HitType.EXACT))
+    assert not keeping.actor._leases[RequestId("r2")].stops
+
+
+def test_the_tally_says_once_what_happened_in_the_end_and_never_goes_back() -> None:
     keeping = Keeping()
     keeping.lease("r1", ids(1, 200))
-    assert keeping.actor.snapshot().hits[HitType.MISS] == 1
     keeping.actor.receive(m.PrefixTaken(RequestId("r1"), HitType.PREFIX))
-    hits = keeping.actor.snapshot().hits
-    assert (hits[HitType.MISS], hits[HitType.PREFIX]) == (0, 1)
+    assert not any(keeping.actor.snapshot().hits.values())
     keeping.release("r1")
+    hits = keeping.actor.snapshot().hits
+    assert {hit_type: number for hit_type, number in hits.items() if number} == {HitType.PREFIX: 1}
     keeping.actor.receive(m.PrefixTaken(RequestId("r1"), HitType.PREFIX))
+    keeping.ask("r1", ids(1, 201), again=True)
+    keeping.release("r1")
     assert keeping.actor.snapshot().hits == hits
+
+
+def test_who_never_came_on_stage_counts_for_nothing() -> None:
+    keeping = Keeping()
+    keeping.lease("r1", ids(1, 100))
+    keeping.release("r1", ids(1, 99))
+    keeping.ask("r2", ids(1, 150))  # it waits for what the engine is about to store
+    keeping.release("r2")
+    assert sum(keeping.actor.snapshot().hits.values()) == 1
 
 
 def test_nobody_is_told_twice_of_what_is_hardly_more() -> None:
@@ -205,7 +263,7 @@ def test_nobody_is_told_twice_of_what_is_hardly_more() -> None:
         (checkpoint,) = leases[name].checkpoints
         keeping.reach(name, histories[name], checkpoint)
         keeping.engine.catch_up()
-    assert [(word.request_id, word.tokens) for word in keeping.prefill.take()] == [("r2", 200), ("r3", 200)]
+    assert [(word.request_id, word.tokens) for word in keeping.found()] == [("r2", 200), ("r3", 200)]
 
 
 @pytest.mark.parametrize("held", [(), ids(1, 199)], ids=["failed", "left"])
@@ -250,6 +308,52 @@ def test_cleared_means_that_the_engine_has_nothing_any_more() -> None:
     assert hit(keeping.lease("r1", ids(1, 101))) == (0, HitType.MISS)
 
 
+def test_cleared_is_told_when_it_is_known_what_could_not_be_deleted_and_memory_was_given_back() -> None:
+    keeping = Keeping(disk_tokens=2000)
+    keeping.keep(ids(1, 100))
+    keeping.keep(ids(2, 100))
+    stuck = [piece.handle for piece in (keeping.engine.fake.disk or {}).values() if piece.token_ids[0] == 1]
+    keeping.engine.fake.stuck.update(stuck)
+    told: list[int] = []
+    keeping.actor.receive(m.ClearCache(lambda: told.append(keeping.actor.snapshot().disk_bytes)))
+    shown = keeping.actor.snapshot()
+    assert (shown.entries, shown.disk_entries, told) == (0, 0, [])
+    keeping.engine.catch_up()
+    assert told == [640]
+    assert [type(each) for each in keeping.engine.take()][:2] == [c.ClearKv, c.GiveBack]
+
+
+def test_what_was_stored_before_all_was_cleared_and_told_of_after_is_not_kept() -> None:
+    keeping = Keeping(disk_tokens=2000)
+    history = ids(1, 200)
+    (checkpoint,) = keeping.lease("r1", history).checkpoints
+    keeping.lease("r2", history)
+    keeping.reach("r1", history, checkpoint)
+    keeping.engine.work()
+    keeping.actor.receive(m.ClearCache(lambda: None))
+    keeping.engine.catch_up()
+    assert keeping.found() == []
+    shown = keeping.actor.snapshot()
+    assert (shown.entries, shown.disk_entries, keeping.engine.fake.stored) == (0, 0, {})
+    assert hit(keeping.lease("r3", history)) == (0, HitType.MISS)
+
+
+def test_what_is_kept_while_all_is_cleared_stays() -> None:
+    keeping = Keeping(disk_tokens=2000)
+    keeping.lease("r1", ids(1, 200))
+    keeping.actor.receive(m.ClearCache(lambda: None))
+    keeping.release("r1", ids(1, 199))
+    keeping.engine.catch_up()
+    assert len(keeping.engine.fake.stored) == len(keeping.engine.fake.disk or {}) == 4
+    assert hit(keeping.lease("r2", ids(1, 200))) == (199, HitType.PREFIX)
+
+
+def test_an_engine_that_lacks_what_it_was_said_to_have_ends_this_life() -> None:
+    keeping = Keeping()
+    with pytest.raises(RuntimeError, match="sequence 3 was to begin with"):
+        keeping.reply(c.KvLoaded(SequenceId(3), 0), 0.0)
+
+
 # --- what cannot be cut ---
 
 SYSTEM = (*ids(1, 99), END)
@@ -287,7 +391,7 @@ def test_somebody_who_was_told_of_an_own_checkpoint_would_begin_anew_in_vain() -
     answer = keeping.lease("r1", CHAT)
     keeping.reach("r1", CHAT, answer.checkpoints[0])
     keeping.engine.catch_up()
-    assert keeping.prefill.take() == []
+    assert keeping.found() == []
 
 
 def test_a_state_that_the_engine_is_already_past_is_missing_and_its_checkpoints_stay() -> None:

@@ -143,8 +143,8 @@ def test_a_prompt_to_be_scored_is_served_by_nothing_until_its_scores_were_told()
         keeping.actor.receive(m.LeaseKv(request, SequenceId(number), request.prompt_ids))
         (answer,) = keeping.scheduler.take()
         assert isinstance(answer, m.KvLeased)
-        served.append((answer.cached_tokens, sum(keeping.actor.snapshot().hits.values())))
         keeping.actor.receive(m.ReleaseKv(request.request_id, SequenceId(number), ()))
+        served.append((answer.cached_tokens, sum(keeping.actor.snapshot().hits.values())))
         request.sink.prompt_scored(m.PromptScored(request.request_id, ()))
     assert served == [(0, 0), (99, 1)]
 

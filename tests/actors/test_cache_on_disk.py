@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from actors import messages as m
 from actors.policies.pieces import block_stops, cut, root_of
 from runtime.engine import commands as c
-from runtime.types import CacheStrategy, HitType, KvPiece, RequestId
+from runtime.types import CacheStrategy, HitType, KvPiece, PressureLevel, RequestId, SequenceId
 from tests.actors.keeping import Keeping
 
 
@@ -86,6 +86,44 @@ def test_what_is_larger_than_the_memory_is_not_read() -> None:
     keeping.engine.catch_up()
     assert answers(keeping) == [("r1", 0, HitType.MISS)]
     assert "FetchKv" not in submitted(keeping)
+
+
+def test_what_memory_may_not_keep_at_this_moment_is_not_read() -> None:
+    keeping = Keeping(room_tokens=2 * 256, keep_tokens=400, disk_tokens=2000, disk=left(ids(1, 150)))
+    keeping.engine.catch_up()
+    keeping.lease("r1", ids(2, 10))
+    keeping.ask("r2", ids(1, 200))
+    assert answers(keeping) == [("r2", 0, HitType.MISS)]
+    assert "FetchKv" not in submitted(keeping)
+    for name in ("r1", "r2"):
+        keeping.release(name)
+    keeping.ask("r3", ids(1, 200))
+    assert submitted(keeping)[-1] == "FetchKv"
+
+
+def test_under_the_limit_nothing_is_read() -> None:
+    keeping = Keeping(disk_tokens=2000, disk=left(ids(1, 150)))
+    keeping.engine.catch_up()
+    keeping.actor.receive(m.PressureMeasured(PressureLevel.LIMIT))
+    keeping.ask("r1", ids(1, 200))
+    assert answers(keeping) == [("r1", 0, HitType.MISS)]
+    assert "FetchKv" not in submitted(keeping)
+
+
+def test_what_could_not_be_written_is_written_when_it_is_kept_again() -> None:
+    keeping = Keeping(disk_tokens=2000)
+    keeping.keep(ids(1, 100))
+    pieces = left(ids(1, 100))
+    keeping.reply(c.Stored(SequenceId(99), (), (), (pieces[1].handle,)), 0.0)
+    shown = keeping.actor.snapshot()
+    assert (shown.entries, shown.stored_bytes, shown.disk_entries) == (1, 1000, 0)
+    keeping.engine.catch_up()
+    keeping.engine.take()
+    keeping.lease("r1", ids(1, 101))
+    keeping.release("r1", ids(1, 100))
+    (stored,) = [command for command in keeping.engine.take() if isinstance(command, c.StoreKv)]
+    assert list(stored.pieces) == pieces
+    assert keeping.actor.snapshot().disk_bytes == 1000
 
 
 def test_a_damaged_file_is_forgotten_and_what_else_there_is_serves() -> None:

@@ -33,8 +33,12 @@ def cache(
 
 
 def keep(books: PrefixCache, held: tuple[int, ...], begun: tuple[KvPiece, ...] = ()) -> tuple[KvPiece, ...]:
+    """As the engine does what it is asked for."""
     pieces = books.chain(ROOT, held, begun)
+    absent = books.absent(pieces)
+    books.expect(handles(absent))
     books.keep(ROOT, pieces)
+    books.arrived({piece.handle: BYTES * len(piece.token_ids) for piece in absent}, (), fetched=False)
     return pieces
 
 
@@ -171,19 +175,79 @@ def test_what_the_engine_was_asked_for_is_coming_until_it_has_answered_as_often(
     coming = []
     for _ in range(2):
         coming.append(books.is_coming([handle]))
-        books.arrived({handle: 700}, ())
+        books.arrived({handle: 700}, (), fetched=False)
     assert [*coming, books.is_coming([handle])] == [True, True, False]
     assert books.memory.nbytes == 700
 
 
-def test_what_could_not_be_had_takes_all_that_needs_it_along_in_memory_and_on_disk() -> None:
+@pytest.mark.parametrize("fetched", [True, False])
+def test_what_could_not_be_had_takes_all_that_needs_it_along_and_on_disk_if_it_was_to_come_from_there(
+    fetched: bool,
+) -> None:
     books = cache(disk_tokens=1000)
     pieces = keep(books, ids(1, 150))
     other = keep(books, (*ids(1, 64), 7))
-    freed = books.arrived({}, [pieces[1].handle])
-    assert freed == Freed(handles(pieces[1:]), handles(pieces[1:]))
+    freed = books.arrived({}, [pieces[1].handle], fetched=fetched)
+    assert freed == Freed(handles(pieces[1:]), handles(pieces[1:]) if fetched else ())
     assert books.find(ROOT, ids(1, 150)) is not None
     assert [books.memory.holds(piece.handle) for piece in other] == [True, True]
+
+
+def test_what_never_got_to_the_engine_is_not_on_disk_either() -> None:
+    books = cache(disk_tokens=1000)
+    pieces = books.chain(ROOT, ids(1, 64))
+    books.expect(handles(pieces))
+    books.keep(ROOT, pieces)
+    assert books.arrived({}, handles(pieces), fetched=False) == Freed(handles(pieces), handles(pieces))
+    assert (len(books.memory), len(books.disk)) == (0, 0)
+
+
+def test_what_was_not_written_is_still_in_memory_and_is_offered_to_the_disk_again() -> None:
+    books = cache(disk_tokens=1000)
+    pieces = keep(books, ids(1, 150))
+    assert books.unwritten([pieces[1].handle]) == Freed((), handles(pieces))
+    assert (books.memory.pieces, books.disk.nbytes) == (3, 0)
+    assert books.absent(pieces) == pieces
+
+
+def test_what_a_piece_truly_weighs_counts_in_memory_and_on_disk() -> None:
+    books = cache(AWARE, trimmable=False, memory_tokens=1000, disk_tokens=1000)
+    states = cut(ROOT, ids(1, 200), (100, 200))
+    sizes = {states[0].handle: 4000, states[1].handle: 5000}
+    books.keep(ROOT, states, sizes)
+    assert (books.memory.nbytes, books.disk.nbytes) == (9000, 9000)
+    books.shrink(0)
+    assert books.bytes_of(states) == 9000
+    history = ids(1, 300)
+    assert books.on_disk(ROOT, history, None, room_bytes=8999) is None
+    assert books.on_disk(ROOT, history, None, room_bytes=9000)
+    books.keep(ROOT, states, memory_only=True)
+    assert books.memory.nbytes == 9000
+
+
+def test_the_disk_is_bound_by_what_pieces_turn_out_to_weigh() -> None:
+    books = cache(disk_tokens=250)
+    pieces = [keep(books, ids(first, 60)) for first in range(2)]
+    books.arrived({pieces[1][0].handle: 2400}, (), fetched=False)
+    assert books.shrink(HUGE).on_disk == handles(pieces[0])
+
+
+def test_what_cannot_be_cut_serves_with_each_of_its_states_once_it_is_back_from_disk() -> None:
+    books = cache(AWARE, trimmable=False)
+    states = cut(ROOT, ids(1, 200), (100, 200))
+    books.keep(ROOT, states, memory_only=True)
+    hit = books.find(ROOT, (*ids(1, 150), 7))
+    assert hit
+    assert (hit.tokens, hit.handles) == (100, handles(states[:1]))
+
+
+def test_a_chain_is_on_disk_as_far_as_the_disk_is_given_it() -> None:
+    books = cache(AWARE, trimmable=False, disk_tokens=1000)
+    states = cut(ROOT, ids(1, 200), (100, 200))
+    books.keep(ROOT, states[:1], memory_only=True)
+    books.keep(ROOT, states, {states[1].handle: 5})
+    assert (len(books.memory), len(books.disk)) == (2, 0)
+    assert books.unused([states[1].handle]) == Freed((), handles(states[1:]))
 
 
 def test_of_pieces_that_nothing_leads_to_those_on_disk_stay_there_if_something_there_does() -> None:
@@ -220,7 +284,7 @@ def test_what_an_earlier_life_left_is_on_disk_and_what_leads_nowhere_is_freed() 
     found = listed(ids(1, 150))
     lost = listed(ids(2, 150))[1:]
     assert books.listed([*found, *lost]) == Freed((), tuple(piece.handle for piece, _ in lost))
-    entry = books.on_disk(ROOT, ids(1, 200), None)
+    entry = books.on_disk(ROOT, ids(1, 200), None, room_bytes=HUGE)
     assert entry
     assert entry.handles == tuple(piece.handle for piece, _ in found)
     assert books.find(ROOT, ids(1, 200)) is None
@@ -232,14 +296,14 @@ def test_the_disk_is_read_where_it_serves_much_more_than_the_memory(in_memory: i
     books.listed(listed(ids(1, 150)))
     books.keep(ROOT, books.chain(ROOT, (*ids(1, in_memory), 7)), memory_only=True)
     history = ids(1, 200)
-    assert bool(books.on_disk(ROOT, history, books.find(ROOT, history))) is worth
+    assert bool(books.on_disk(ROOT, history, books.find(ROOT, history), room_bytes=HUGE)) is worth
 
 
 @pytest.mark.parametrize(("memory_tokens", "fits"), [(150, True), (149, False)])
 def test_what_does_not_fit_into_memory_is_not_read(memory_tokens: int, fits: bool) -> None:
     books = cache(memory_tokens=memory_tokens, disk_tokens=1000)
     books.listed(listed(ids(1, 150)))
-    assert bool(books.on_disk(ROOT, ids(1, 200), None)) is fits
+    assert bool(books.on_disk(ROOT, ids(1, 200), None, room_bytes=HUGE)) is fits
 
 
 # --- bounds ---

@@ -1,5 +1,8 @@
 """A tier's books against some that recount everything, and what they mean for prompts."""
 
+from collections import OrderedDict
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -272,3 +275,20 @@ def test_words_about_what_is_gone_change_nothing() -> None:
     tier.weigh(gone.handles[0], 99)
     assert tier.without(gone.handles[0]) == ()
     assert (len(tier), tier.nbytes) == (0, 0)
+
+
+def test_what_nobody_refers_to_costs_no_search() -> None:
+    """Damaged folders and failed stores name hundreds of pieces, among thousands of entries."""
+    tier = Tier(trimmable=True)
+    entries = [_add(tier, *((n,) for n in range(first, first + 20)))[0] for first in range(0, 2000, 20)]
+    tier._by_use = Untouchable(tier._by_use)
+    assert tier.without(root_of("unknown")) == ()
+    assert tier.without(entries[5].handles[3]) == entries[5].handles
+    assert len(tier) == 99
+
+
+class Untouchable(OrderedDict[Entry, None]):
+    """It must not be gone through."""
+
+    def __iter__(self) -> Iterator[Entry]:
+        raise AssertionError("every entry was looked at")
