@@ -28,8 +28,8 @@ class FrontDesk(Protocol):
         ...
 
     def clear_cache(self, cleared: Callable[[], None]) -> None:
-        """Let go of all kept prefixes, in memory and on disk. `cleared` is called once they are gone, and may
-        never be if the engine room closes meanwhile."""
+        """Let go of all kept prefixes, in memory and on disk. `cleared` is called once they are gone: if the engine
+        room restarts meanwhile, by its next life."""
         ...
 
     def snapshot(self) -> HouseSnapshot:

@@ -10,7 +10,7 @@ from actors import messages as m
 from actors.company import Boxes, Company, Life
 from actors.policies.budget import kv_budget
 from actors.policies.prefix_cache import chosen
-from actors.snapshots import ActorSnapshot, SchedulerSnapshot
+from actors.snapshots import ActorSnapshot, CacheSnapshot, SchedulerSnapshot, emptied, with_earlier
 from actors.supervisor import describe, root_cause
 from runtime.engine.commands import Command
 from runtime.engine.host import Deliver, Host
@@ -31,7 +31,11 @@ class EngineRoom:
         self._epoch = 0
         self._host: Host | None = None
         self._show: Callable[[], tuple[ActorSnapshot, ...]] = tuple
+        self._shown_last: tuple[ActorSnapshot, ...] = ()
+        """At the end of the last life, all earlier ones counted in."""
         self._steps_in_earlier_lives = 0
+        self._clearing: list[Callable[[], None]] = []
+        """Whom to tell that the cache is cleared, in this life or the next."""
         self.facts: ModelFacts | None = None
         """Of the model, as the last engine found it; None before the first."""
         self.opened = anyio.Event()
@@ -55,6 +59,7 @@ class EngineRoom:
             raise
         finally:
             self._steps_in_earlier_lives = self.steps_executed
+            self._shown_last = self.snapshots() if self.is_open else self._shown_last
             self._host, self._show = None, tuple
             self._boxes.request_admitter.tell(m.EngineRoomClosed(cause))
 
@@ -74,9 +79,12 @@ class EngineRoom:
         actors = (scheduler, prefill_worker, decode_worker, cache_manager)
         self._show = lambda: tuple(actor.snapshot() for actor in actors)
         _say_strategy(life)
+        _say_if_little_is_free(life)
         self._host, self.facts = host, life.facts
         self.opened.set()
         boxes.request_admitter.tell(m.EngineRoomOpened(self._epoch, life.facts))
+        for cleared in self._clearing:
+            self._tell_to_clear(cleared)
 
     def _life(self, host: Host, facts: ModelFacts) -> Life:
         settings = self._settings
@@ -102,9 +110,25 @@ class EngineRoom:
         if self._host is not None:
             self._host.submit(command, deliver)
 
+    def clear_cache(self, cleared: Callable[[], None]) -> None:
+        """Let go of all kept prefixes: in this life or, if the engine dies meanwhile, in the next."""
+        self._clearing.append(cleared)
+        if self.is_open:
+            self._tell_to_clear(cleared)
+
+    def _tell_to_clear(self, cleared: Callable[[], None]) -> None:
+        def done() -> None:
+            self._clearing.remove(cleared)
+            cleared()
+
+        self._boxes.cache_manager.tell(m.ClearCache(done))
+
     def snapshots(self) -> tuple[ActorSnapshot, ...]:
-        """Of the actors that live now."""
-        return self._show()
+        """Of the actors that live now, what happened in earlier lives counted in; while none do, what the cache was
+        like when the last ones died, but that memory holds nothing."""
+        if self.is_open:
+            return tuple(with_earlier(shown, self._shown_last) for shown in self._show())
+        return tuple(emptied(shown) for shown in self._shown_last if isinstance(shown, CacheSnapshot))
 
     @property
     def steps_executed(self) -> int:
@@ -123,3 +147,11 @@ def _say_strategy(life: Life) -> None:
     elif life.budget.keep_bytes:
         mb = life.budget.keep_bytes >> 20
         log.info("the prefix cache is %s, %d MiB at most: this model's KV caches %s", strategy, mb, why)
+    else:
+        log.info("the prefix cache is off: it may take no memory")
+
+
+def _say_if_little_is_free(life: Life) -> None:
+    if life.budget.more_than_free:
+        mb = life.budget.total_bytes >> 20
+        log.warning("hardly any memory is free: KV caches may take %d MiB all the same; others may be using it", mb)

@@ -1,6 +1,7 @@
 """What each actor shows of itself: plain values for /v1/status, /health and the dashboard."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from runtime.types import CacheStrategy, HitType, MemoryUsage, ModelFacts, PressureLevel, RequestId
@@ -92,7 +93,7 @@ class CacheSnapshot:
     pieces: int
     """What the entries are made of; what they share counts once."""
     hits: dict[HitType, int]
-    """Look-ups by what they found, misses among them."""
+    """Requests by what their look-up found, misses among them: each once, when it first leaves the stage."""
     evictions: int
     disk_bytes: int
     disk_entries: int
@@ -108,6 +109,23 @@ class MonitorSnapshot:
 ActorSnapshot = (
     AdmitterSnapshot | SchedulerSnapshot | PrefillSnapshot | DecodeSnapshot | CacheSnapshot | MonitorSnapshot
 )
+
+
+def with_earlier(shown: ActorSnapshot, earlier: Iterable[ActorSnapshot]) -> ActorSnapshot:
+    """The same with what was counted in earlier lives, of which `earlier` holds what the last of them showed."""
+    for before in earlier:
+        match shown, before:
+            case SchedulerSnapshot(), SchedulerSnapshot():
+                return replace(shown, preemptions=before.preemptions + shown.preemptions)
+            case CacheSnapshot(), CacheSnapshot():
+                hits = {hit_type: before.hits[hit_type] + number for hit_type, number in shown.hits.items()}
+                return replace(shown, hits=hits, evictions=before.evictions + shown.evictions)
+    return shown
+
+
+def emptied(shown: CacheSnapshot) -> CacheSnapshot:
+    """What is left of a cache when its engine is gone: its counts, and its disk."""
+    return replace(shown, leased_bytes=0, stored_bytes=0, leases=0, entries=0, pieces=0)
 
 
 class RoomState(StrEnum):
@@ -131,7 +149,7 @@ class HouseSnapshot:
     """Of the loaded model; None while there is none."""
     mailboxes: dict[str, MailboxSnapshot]
     admitter: AdmitterSnapshot | None
-    """An actor that does not live now has no snapshot."""
+    """An actor that does not live now has no snapshot; but the cache has one from its first life on."""
     scheduler: SchedulerSnapshot | None
     prefill: PrefillSnapshot | None
     decode: DecodeSnapshot | None

@@ -131,8 +131,7 @@ class House:
         self._boxes.request_admitter.tell(m.Cancel(request_id, cause))
 
     def clear_cache(self, cleared: Callable[[], None]) -> None:
-        if self._room.is_open:
-            self._boxes.cache_manager.tell(m.ClearCache(cleared))
+        self._room.clear_cache(cleared)
 
     def snapshot(self) -> s.HouseSnapshot:
         """The state of every actor between two handlers."""

@@ -14,7 +14,7 @@ from actors.system import House
 from runtime.engine import commands as c
 from runtime.settings import Settings
 from runtime.types import CacheStrategy, CancelCause, HitType, KvHandle, KvPiece, RequestId
-from tests.fakes import FACTS, FakeEngine, fake_output
+from tests.fakes import FACTS, FakeEngine, Gate, fake_output
 from tests.house.opening import all_free, ask, converse, hear, last_words, open_house, output, restarts, until
 
 pytestmark = pytest.mark.anyio
@@ -122,6 +122,7 @@ async def test_of_two_with_one_prompt_at_once_the_second_begins_with_what_the_fi
             heard = await hear(replies)
         assert [cached(heard[name]) for name in ("r1", "r2")] == [0, 299]
         assert output(heard["r1"]) == output(heard["r2"]) == fake_output(prompt, 5)
+        await all_free(house)
         hits = house.snapshot().cache.hits  # type: ignore[union-attr]
         assert {hit_type: number for hit_type, number in hits.items() if number} == {HitType.MISS: 1, HitType.PREFIX: 1}
 
@@ -161,6 +162,103 @@ async def test_what_is_on_disk_outlives_the_engine() -> None:
         await converse(house, "r2", (1, 2, 3))
         assert restarts(house) == 1
         assert cached(await converse(house, "r3", (*prompt, 7))) == 200
+
+
+async def test_what_is_to_be_cleared_while_the_engine_dies_is_cleared_by_the_next() -> None:
+    disk: dict[KvHandle, KvPiece] = {}
+    clears: list[c.Command] = []
+
+    def dies_clearing(command: c.Command) -> None:
+        if isinstance(command, c.ClearKv):
+            clears.append(command)
+            if len(clears) == 1:
+                raise RuntimeError("planted: the engine raised while it cleared")
+
+    settings = Settings(cache_dir="kept")
+    async with open_house(lambda: FakeEngine(disk=disk, before=dies_clearing), settings=settings) as house:
+        await converse(house, "r1", tuple(range(10, 210)))
+        await all_free(house)
+        told: list[int] = []
+        house.clear_cache(lambda: told.append(len(disk)))
+        with anyio.fail_after(10):
+            await until(lambda: told)
+        house.clear_cache(lambda: told.append(len(disk)))
+        with anyio.fail_after(10):
+            await until(lambda: len(told) == 2)
+        assert (told, restarts(house), len(clears)) == ([0, 0], 1, 3)
+
+
+async def test_what_is_to_be_cleared_while_there_is_no_engine_is_cleared_by_the_next() -> None:
+    gate = Gate(c.LoadModel)
+    doom = Doom()
+    first = True
+
+    def before(command: c.Command) -> None:
+        nonlocal first
+        if not first:
+            gate(command)
+        first = False if isinstance(command, c.LoadModel) else first
+        doom(command)
+
+    async with open_house(lambda: FakeEngine(before=before)) as house:
+        await converse(house, "r1", tuple(range(10, 210)))
+        await all_free(house)
+        before_death = house.snapshot().cache
+        assert before_death
+        doom.steps_left = 0
+        with Replies() as replies:
+            house.admit((ask(house, replies, "r2"),))
+            with anyio.fail_after(10):
+                await until(gate.reached.is_set)
+            cleared = anyio.Event()
+            house.clear_cache(cleared.set)
+            dead = house.snapshot().cache
+            assert dead
+            assert (dead.strategy, dead.hits, dead.entries) == (CacheStrategy.PAGED, before_death.hits, 0)
+            gate.open()
+            with anyio.fail_after(10):
+                await cleared.wait()
+            await hear(replies)
+
+
+async def test_what_was_counted_in_one_life_of_the_engine_counts_in_the_next() -> None:
+    doom = Doom()
+    async with open_house(lambda: FakeEngine(SMALL, before=doom), settings=CRAMPED) as house:
+        with Replies(capacity=1000) as replies:
+            house.admit(tuple(ask(house, replies, name, prompt, max_tokens=300) for name, prompt in PROMPTS.items()))
+            await hear(replies)
+        await all_free(house)
+        before = house.snapshot().cache
+        assert before
+        gone_back = preemptions(house)
+        assert gone_back > 0
+        assert before.evictions > 0
+        assert sum(before.hits.values()) == len(PROMPTS)
+        doom.steps_left = 0
+        await converse(house, "r9", (1, 2, 3))
+        await all_free(house)
+        after = house.snapshot().cache
+        assert after
+        assert (restarts(house), preemptions(house), after.evictions) == (1, gone_back, before.evictions)
+        assert sum(after.hits.values()) == len(PROMPTS) + 1
+
+
+async def test_where_hardly_anything_is_free_a_line_says_so_and_requests_are_served(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    facts = replace(FACTS, memory_bytes=100 << 20, free_bytes=0)
+    with caplog.at_level("WARNING", logger="troupe.engine_room"):
+        async with open_house(lambda: FakeEngine(facts)) as house:
+            heard = await converse(house, "r1", tuple(range(10, 3010)))
+            assert output(heard) == fake_output(range(10, 3010), 5)
+    lines = [line for line in caplog.messages if line.startswith("hardly any memory is free")]
+    assert lines == ["hardly any memory is free: KV caches may take 5 MiB all the same; others may be using it"]
+
+
+async def test_a_cache_that_is_off_is_said_to_be_off(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="troupe.engine_room"):
+        async with open_house(settings=Settings(cache_memory_mb=0)):
+            assert caplog.messages.count("the prefix cache is off: it may take no memory") == 1
 
 
 class Crowd:

@@ -266,8 +266,18 @@ def budget(facts: ModelFacts = FACTS, *, keep_mb: int | None = 0, total_mb: int 
 def test_kv_caches_get_what_is_free_but_for_some_room_to_work_in() -> None:
     facts = replace(FACTS, memory_bytes=10 << 20, free_bytes=7 << 20)
     assert budget(facts).total_bytes == 6 << 20
-    assert budget(replace(facts, free_bytes=0)).total_bytes == 0
     assert budget(facts, total_mb=9).total_bytes == 9 << 20
+
+
+def test_however_little_is_free_there_is_room_to_serve_somebody() -> None:
+    facts = replace(FACTS, memory_bytes=10 << 20, free_bytes=0, kv_bytes_per_token=10)
+    found = budget(facts)
+    assert (found.total_bytes, found.context_tokens, found.more_than_free) == (512 << 10, FACTS.context_tokens, True)
+    large = budget(replace(facts, kv_bytes_per_token=10_000))
+    assert (large.total_bytes, large.context_tokens) == (512 * 10_000, 943)
+    assert not budget(replace(facts, free_bytes=10 << 20)).more_than_free
+    exact = budget(facts, total_mb=0)
+    assert (exact.total_bytes, exact.more_than_free) == (0, False)
 
 
 def test_kept_prefixes_get_a_share_of_the_memory_but_no_more_than_all_kv_caches() -> None:
@@ -278,11 +288,16 @@ def test_kept_prefixes_get_a_share_of_the_memory_but_no_more_than_all_kv_caches(
     assert budget(facts, keep_mb=None, total_mb=1).keep_bytes == 1 << 20
 
 
-def test_a_budget_too_small_for_the_context_shortens_it() -> None:
-    small = replace(FACTS, memory_bytes=1000, free_bytes=1000, kv_bytes_per_token=10)
-    assert budget(small).context_tokens == 90
-    assert budget(replace(small, free_bytes=0)).context_tokens == 1
+def test_a_memory_too_small_for_the_context_shortens_it_whatever_is_free_now() -> None:
+    small = replace(FACTS, memory_bytes=20_000, free_bytes=20_000, weight_bytes=4000, kv_bytes_per_token=10)
+    for free_bytes in (20_000, 5000, 0):
+        assert budget(replace(small, free_bytes=free_bytes)).context_tokens == (1800 if free_bytes == 20_000 else 1400)
     assert budget(replace(small, kv_bytes_per_token=0)).context_tokens == FACTS.context_tokens
+
+
+def test_a_chosen_budget_is_exact_and_shortens_the_context_to_what_it_holds() -> None:
+    facts = replace(FACTS, memory_bytes=1 << 30, kv_bytes_per_token=1024)
+    assert budget(facts, total_mb=1).context_tokens == 1024
 
 
 @pytest.mark.parametrize(("chosen", "tokens"), [(None, 100), (50, 50), (200, 200), (5000, 900)])
