@@ -103,6 +103,7 @@ def make_prefill_worker(life: Life) -> Actor[m.PrefillWord]:
         scheduler=life.boxes.scheduler,
         decode_worker=life.boxes.decode_worker,
         cache_manager=life.boxes.cache_manager,
+        trimmable=life.facts.trimmable,
     )
 
 

@@ -19,7 +19,7 @@ from runtime.engine.commands import (
     StoreKv,
 )
 from runtime.engine.host import Deliver, EngineRef
-from runtime.types import FinishReason, RequestId, SequenceId, TokenOutput
+from runtime.types import FinishReason, KvCheckpoint, RequestId, SequenceId, TokenOutput
 
 
 class PrefillWorker(Actor[m.PrefillWord]):
@@ -34,29 +34,35 @@ class PrefillWorker(Actor[m.PrefillWord]):
         scheduler: Ref[m.SequencePrefilled | m.SequenceEnded | m.SequencePreempted | m.PrefillTurnEnded],
         decode_worker: Ref[m.JoinDecode | m.Preempt | m.Cancel],
         cache_manager: Ref[m.PrefixTaken],
+        trimmable: bool,
     ) -> None:
-        """`kept` takes the engine's answers to StoreKv: to CacheManager."""
+        """`kept` takes the engine's answers to StoreKv: to CacheManager. `trimmable` as in ModelFacts."""
         self._engine = engine
         self._reply = reply
         self._kept = kept
         self._scheduler = scheduler
         self._decode_worker = decode_worker
         self._cache_manager = cache_manager
+        self._trimmable = trimmable
         self._prompts: dict[SequenceId, Prompt] = {}
         """Oldest first."""
         self._shares: dict[SequenceId, int] = {}
         """What the turn under way holds of each sequence."""
-        self._waiting_turn: int | None = None
-        """The budget of a turn that waits for sequences which are started anew: there is nobody else to prefill."""
+        self._storing: dict[SequenceId, Prompt] = {}
+        """Those with a checkpoint that CacheManager has not handled, in prefill or past it."""
+        self._early: dict[RequestId, m.PrefixFound] = {}
+        """What was found for requests that are not in prefill: one may be on its way here, the others have gone on."""
+        self._turn: int | None = None
+        """The budget of a turn that was granted and is not used yet: whoever is in prefill is held up."""
 
     def receive(self, message: m.PrefillWord) -> None:
         match message:
             case m.StartPrefill(sequence):
                 self._start(sequence)
             case m.GrantPrefill(budget_tokens):
-                self._prefill(budget_tokens)
-            case m.CheckpointHandled():
-                pass
+                self._turn = budget_tokens
+            case m.CheckpointHandled(sequence_id):
+                self._handled(sequence_id)
             case m.PrefixFound():
                 self._load(message)
             case m.Preempt():
@@ -72,12 +78,12 @@ class PrefillWorker(Actor[m.PrefillWord]):
                 self._scheduler.tell(m.PrefillTurnEnded(tokens, seconds))
             case m.EngineReplied(KvLoaded(sequence_id, tokens)):
                 self._loaded(sequence_id, tokens)
-                if self._waiting_turn is not None:
-                    self._prefill(self._waiting_turn)
             case m.EngineReplied():
                 pass
             case _:
                 assert_never(message)
+        if self._turn is not None:
+            self._use_turn(self._turn)
 
     def _start(self, sequence: m.Sequence) -> None:
         request = sequence.request
@@ -85,23 +91,42 @@ class PrefillWorker(Actor[m.PrefillWord]):
         scores = [TokenOutput(request.prompt_ids[0])] if request.to_score else None
         cached = sequence.cached_tokens
         prompt = Prompt(sequence, sent=cached, done=cached, scores=scores, checkpoints=deque(sequence.checkpoints))
+        prompt.line_up({**self._storing, **self._prompts}.values())
         self._prompts[sequence.sequence_id] = prompt
+        if found := self._early.get(request.request_id):
+            self._load(found)
+        # The Scheduler never starts two at once: the others have gone on.
+        self._early.clear()
         self._hand_over_if_done(prompt)
 
-    def _prefill(self, budget_tokens: int) -> None:
-        remaining = {key: p.next_stop - p.sent for key, p in self._prompts.items() if not p.found}
-        shares = share_out({key: left for key, left in remaining.items() if left}, budget_tokens)
-        nobody_but_them = not shares and any(prompt.found for prompt in self._prompts.values())
-        self._waiting_turn = budget_tokens if nobody_but_them else None
-        if nobody_but_them:
+    def _use_turn(self, budget_tokens: int) -> None:
+        """Compute whatever can be computed now. With nobody left in prefill the turn is given back; where all are held
+        up it waits: what they wait for is under way."""
+        left = {key: each for key, each in self._prompts.items() if each.sent < each.wanted}
+        ready = {key: each for key, each in left.items() if not each.held_up(trimmable=self._trimmable)}
+        if left and not ready:
             return
-        if not shares:
+        self._turn = None
+        if not ready:
             self._scheduler.tell(m.PrefillTurnEnded(tokens=0, seconds=0.0))
             return
+        shares = share_out({key: each.next_stop - each.sent for key, each in ready.items()}, budget_tokens)
         self._engine.submit(Prefill(tuple(self._slices(shares))), self._reply)
-        for prompt in self._prompts.values():
+        for sequence_id, prompt in ready.items():
             if checkpoint := prompt.reached():
-                self._engine.submit(StoreKv(prompt.sequence.sequence_id, checkpoint.pieces), self._kept)
+                self._store(sequence_id, prompt, checkpoint)
+
+    def _store(self, sequence_id: SequenceId, prompt: Prompt, checkpoint: KvCheckpoint) -> None:
+        prompt.storing.append(checkpoint.tokens)
+        self._storing[sequence_id] = prompt
+        self._engine.submit(StoreKv(sequence_id, checkpoint.pieces), self._kept)
+
+    def _handled(self, sequence_id: SequenceId) -> None:
+        """Whoever can begin with that checkpoint has been told."""
+        if prompt := self._storing.get(sequence_id):
+            prompt.storing.popleft()
+            if not prompt.storing:
+                del self._storing[sequence_id]
 
     def _slices(self, shares: dict[SequenceId, int]) -> list[PrefillSlice]:
         self._shares = {key: shares[key] for key in self._prompts if key in shares}
@@ -123,15 +148,17 @@ class PrefillWorker(Actor[m.PrefillWord]):
 
     def _load(self, found: m.PrefixFound) -> None:
         prompt = self._prompt_of(found.request_id)
-        if prompt and not prompt.found and prompt.sent < found.tokens:
-            prompt.found = found
+        if prompt is None:
+            self._early[found.request_id] = found
+        elif prompt.is_spared_by(found):
+            prompt.found.append(found)
             self._engine.submit(LoadKv(prompt.sequence.sequence_id, found.handles, found.tokens), self._reply)
 
     def _loaded(self, sequence_id: SequenceId, tokens: int) -> None:
         """The engine started a sequence anew, or could not, and then it goes on from where it is."""
         prompt = self._prompts.get(sequence_id)
         if prompt and prompt.found:
-            found, prompt.found = prompt.found, None
+            found = prompt.found.popleft()
             if tokens:
                 prompt.start_anew(found)
                 self._cache_manager.tell(m.PrefixTaken(found.request_id, found.hit_type))
@@ -145,6 +172,7 @@ class PrefillWorker(Actor[m.PrefillWord]):
             return
         request = prompt.sequence.request
         del self._prompts[prompt.sequence.sequence_id]
+        prompt.behind.clear()
         if prompt.scores:
             request.sink.prompt_scored(m.PromptScored(request.request_id, tuple(prompt.scores)))
         if request.sampling.max_tokens == 0:
@@ -159,7 +187,7 @@ class PrefillWorker(Actor[m.PrefillWord]):
             # It has gone on to DecodeWorker, or ended; the Cancel follows it.
             self._decode_worker.tell(cancel)
             return
-        del self._prompts[prompt.sequence.sequence_id]
+        self._let_go(prompt)
         self._end(prompt, m.Cancelled(cancel.request_id, cancel.cause, prompt.usage()))
 
     def _end(self, prompt: Prompt, word: m.Finished | m.Cancelled) -> None:
@@ -174,17 +202,24 @@ class PrefillWorker(Actor[m.PrefillWord]):
             # It has gone on to DecodeWorker, or ended; the word follows it.
             self._decode_worker.tell(preempt)
             return
+        self._let_go(prompt)
         sequence = prompt.sequence
-        del self._prompts[sequence.sequence_id]
         output_ids = sequence.history[len(sequence.request.prompt_ids) :]
         held = sequence.history[: prompt.done]
         self._scheduler.tell(m.SequencePreempted(sequence, output_ids, sequence.unsent, held))
 
     def _fail(self, failed: SequenceFailed) -> None:
-        if prompt := self._prompts.pop(failed.sequence_id, None):
+        if prompt := self._prompts.get(failed.sequence_id):
+            self._let_go(prompt)
             request = prompt.sequence.request
             request.sink.last_word(m.Failed(request.request_id, failed.error, failed.refused))
             self._scheduler.tell(m.SequenceEnded(request.request_id, failed.sequence_id, prompt.usage(), held=()))
+
+    def _let_go(self, prompt: Prompt) -> None:
+        """Before it is done."""
+        prompt.give_up()
+        del self._prompts[prompt.sequence.sequence_id]
+        self._storing.pop(prompt.sequence.sequence_id, None)
 
     def snapshot(self) -> PrefillSnapshot:
         return PrefillSnapshot(

@@ -1,9 +1,13 @@
 """A prompt on its way into the KV cache."""
 
 from collections import deque
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 
 from actors import messages as m
+from actors.policies.prefix import common_prefix
+from actors.policies.prefix_cache import WORTH_TOKENS
+from actors.policies.worth_waiting import worth_waiting
 from runtime.engine.commands import PrefillSlice
 from runtime.types import KvCheckpoint, TokenOutput
 
@@ -23,8 +27,12 @@ class Prompt:
 
     checkpoints: deque[KvCheckpoint]
     """Those not reached yet."""
-    found: m.PrefixFound | None = None
-    """The engine was told to start it anew with this, and has not answered."""
+    storing: deque[int] = field(default_factory=deque)
+    """Those the engine was told to store, and CacheManager has not handled; how many ids each holds."""
+    found: deque[m.PrefixFound] = field(default_factory=deque)
+    """The engine was told to start it anew with these, one after the other, and has not answered."""
+    behind: list[tuple["Prompt", int]] = field(default_factory=list)
+    """Older ones that begin the same, with how many ids they share."""
 
     @property
     def wanted(self) -> int:
@@ -38,6 +46,39 @@ class Prompt:
     def reached(self) -> KvCheckpoint | None:
         """The checkpoint that it has come to just now."""
         return self.checkpoints.popleft() if self.checkpoints and self.checkpoints[0].tokens == self.sent else None
+
+    def line_up(self, older: Iterable["Prompt"]) -> None:
+        """From now on it waits for those of the older ones that are about to spare it work. One that is to be scored
+        is never spared any."""
+        if self.scores is not None:
+            return
+        request, history = self.sequence.request, self.sequence.history
+        for other in older:
+            if other.stops and other.sequence.request.cache_salt == request.cache_salt:
+                shared = min(common_prefix(other.sequence.history, history), self.wanted)
+                if shared - self.sent >= WORTH_TOKENS:
+                    self.behind.append((other, shared))
+
+    @property
+    def stops(self) -> tuple[int, ...]:
+        """Behind so many ids each it is kept, and CacheManager has yet to tell others of it."""
+        return (*self.storing, *(checkpoint.tokens for checkpoint in self.checkpoints))
+
+    def held_up(self, *, trimmable: bool) -> bool:
+        """Whether it takes no part in a turn now, because more of it may soon be had without computing it."""
+        return bool(self.found) or any(
+            worth_waiting(sent=self.sent, shared=shared, ahead=other.sent, stops=other.stops, trimmable=trimmable)
+            for other, shared in self.behind
+        )
+
+    def give_up(self) -> None:
+        """It leaves before it is done: nobody is to wait for it any more."""
+        self.checkpoints.clear()
+        self.storing.clear()
+
+    def is_spared_by(self, found: m.PrefixFound) -> bool:
+        """Whether that is more than it has, or is about to."""
+        return found.tokens > (self.found[-1].tokens if self.found else self.sent)
 
     def start_anew(self, found: m.PrefixFound) -> None:
         """The engine has so many ids now."""

@@ -1,5 +1,7 @@
 """A PrefillWorker among recording neighbours, before an engine that answers nothing by itself."""
 
+from dataclasses import replace
+
 from actors import messages as m
 from actors.prefill_worker import PrefillWorker
 from runtime.engine import commands as c
@@ -48,7 +50,7 @@ class NotingEngine:
 
 
 class Prefilling:
-    def __init__(self) -> None:
+    def __init__(self, *, trimmable: bool = True) -> None:
         self.engine = NotingEngine()
         self.scheduler = Recorder[m.SequencePrefilled | m.SequenceEnded | m.SequencePreempted | m.PrefillTurnEnded]()
         self.decode = Recorder[m.JoinDecode | m.Preempt | m.Cancel]()
@@ -61,6 +63,7 @@ class Prefilling:
             scheduler=self.scheduler,
             decode_worker=self.decode,
             cache_manager=self.cache_manager,
+            trimmable=trimmable,
         )
 
     def reply(self, result: c.Result, at: float) -> None:
@@ -85,6 +88,9 @@ class Prefilling:
         request = self.client.request(name, prompt)
         return self.begin(sequence(request, number, cached=cached, output=output, checkpoints=kept))
 
+    def start_salted(self, name: str, prompt: tuple[int, ...], number: int, salt: str) -> m.Sequence:
+        return self.begin(sequence(replace(self.client.request(name, prompt), cache_salt=salt), number))
+
     def start_scoring(self, name: str, prompt: tuple[int, ...], number: int = 1, *, max_tokens: int = 5) -> m.Sequence:
         return self.begin(sequence(self.client.request(name, prompt, score_prompt=2, max_tokens=max_tokens), number))
 
@@ -105,6 +111,10 @@ class Prefilling:
         found = m.PrefixFound(RequestId(name), tokens, HitType.PREFIX, (KvHandle(b"found"),))
         self.actor.receive(found)
         return found
+
+    def handled(self, number: int = 1) -> None:
+        """CacheManager has told everybody of a checkpoint."""
+        self.actor.receive(m.CheckpointHandled(SequenceId(number)))
 
     def loaded(self, tokens: int, number: int = 1) -> None:
         self.actor.receive(m.EngineReplied(c.KvLoaded(SequenceId(number), tokens), at=1.0))

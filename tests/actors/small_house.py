@@ -92,6 +92,7 @@ class SmallHouse:
             scheduler=self.line,
             decode_worker=self.decode,
             cache_manager=self.cache,
+            trimmable=self._plan.facts.trimmable,
         )
         self.decode.actor = DecodeWorker(
             engine=self.engine,

@@ -121,17 +121,45 @@ def test_a_beginning_no_longer_than_what_was_computed_already_is_not_loaded(toke
     assert worker.engine.take() == []
 
 
-def test_a_second_beginning_does_not_get_into_the_way_of_the_first() -> None:
+def test_a_longer_beginning_that_is_found_while_one_is_loaded_is_loaded_behind_it() -> None:
+    worker = Prefilling()
+    worker.start("r1", TEN)
+    for tokens in (5, 4, 5, 7):
+        worker.find(tokens)
+    assert worker.engine.take() == [c.LoadKv(S1, HANDLES, 5), c.LoadKv(S1, HANDLES, 7)]
+    worker.loaded(5)
+    assert worker.grant(10) == []
+    worker.loaded(7)
+    assert worker.engine.take() == [prefill(17, 18)]
+
+
+def test_the_shorter_beginning_stays_where_the_longer_one_could_not_be_loaded_any_more() -> None:
     worker = Prefilling()
     worker.start("r1", TEN)
     worker.find(5)
     worker.find(7)
+    worker.loaded(5)
+    worker.loaded(0)
+    worker.engine.take()
+    assert worker.grant(10) == [prefill(*TEN[5:9])]
+
+
+def test_a_beginning_that_is_found_before_the_prompt_has_come_is_loaded_when_it_comes() -> None:
+    worker = Prefilling()
+    worker.find(5)
+    assert worker.engine.take() == []
+    worker.start("r1", TEN)
     assert worker.engine.take() == [c.LoadKv(S1, HANDLES, 5)]
+    assert worker.grant(10) == []
 
 
 def test_a_beginning_for_somebody_who_has_gone_on_is_not_loaded() -> None:
     worker = Prefilling()
+    worker.start("r1", (1,), 1)
     worker.find(5)
+    worker.start("r2", TEN, 2)
+    assert worker.engine.take() == []
+    worker.start("r1", TEN, 3)
     assert worker.engine.take() == []
 
 
@@ -178,18 +206,18 @@ def test_a_turn_that_waited_for_a_prompt_which_needs_nothing_more_is_given_back(
 def test_a_turn_that_waits_for_somebody_who_leaves_is_not_lost(word: m.Cancel | m.Preempt) -> None:
     worker = waiting_turn()
     worker.actor.receive(word)
-    worker.scheduler.take()
+    assert worker.scheduler.take()[1:] == [m.PrefillTurnEnded(0, 0.0)]
     worker.loaded(7)
-    assert worker.scheduler.take() == [m.PrefillTurnEnded(0, 0.0)]
+    assert worker.scheduler.take() == []
     assert worker.cache_manager.take() == []
 
 
 def test_a_turn_that_waits_is_used_for_whoever_came_meanwhile() -> None:
     worker = waiting_turn()
-    worker.actor.receive(m.Cancel(R1, CancelCause.CLIENT_LEFT))
     worker.start("r2", TEN, 2)
-    worker.loaded(7)
     assert worker.engine.take() == [prefill(*TEN[:5], number=2)]
+    worker.loaded(0)
+    assert worker.engine.take() == []
 
 
 # --- back in line ---
