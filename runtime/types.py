@@ -96,6 +96,10 @@ class TokenOutput:
     top_logprobs: tuple[tuple[int, float], ...] = ()
 
 
+SHORT_TOKENS = 512
+"""Rows up to this length share a batch whatever they are, and may be padded to it."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
     """What the house needs to know of the loaded model, as the engine found it."""
@@ -122,7 +126,8 @@ class ModelFacts:
     free_bytes: int
     """What of it was free once the model was loaded."""
     padding_ratio: float
-    """How many times its own length a row may be padded to in a batch; infinite where all share one."""
+    """How many times its own length a row may be padded to in a batch, if that is more than SHORT_TOKENS; infinite
+    where all share one."""
 
 
 @dataclass(frozen=True, slots=True)

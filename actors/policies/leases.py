@@ -2,10 +2,10 @@
 
 from collections.abc import Collection
 
+from runtime.types import SHORT_TOKENS
+
 STEP_TOKENS = 256
 """mlx-lm's caches grow by so many tokens at a time."""
-SHORT_TOKENS = 2 * STEP_TOKENS
-"""Rows up to this length share a batch on every device."""
 
 
 def room(tokens: int) -> int:

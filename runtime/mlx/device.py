@@ -8,6 +8,8 @@ import psutil
 from mlx.nn.layers.base import Module
 from mlx_lm.utils import dequantize_model
 
+from runtime.types import SHORT_TOKENS
+
 DeviceName = Literal["cpu", "metal", "cuda"]
 
 
@@ -54,10 +56,6 @@ def suit(model: Module) -> Module:
         model = dequantize_model(model)
         model.set_dtype(mx.float32)
     return model
-
-
-SHORT_TOKENS = 512
-"""Rows up to this length share a batch whatever they are."""
 
 
 def padding_ratio() -> float:

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.policies.leases import SHORT_TOKENS, STEP_TOKENS, grew, leased_tokens, room
+from actors.policies.leases import STEP_TOKENS, grew, leased_tokens, room
+from runtime.types import SHORT_TOKENS
 
 LENGTHS = st.lists(st.integers(1, 5000), max_size=10)
 RATIOS = st.sampled_from([1.0, 1.5, 2.0, inf])
