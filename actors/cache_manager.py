@@ -2,18 +2,17 @@
 
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
 from typing import assert_never
 
 from actors import messages as m
 from actors.base import Actor, Ref
+from actors.leases import Lease, Leases
 from actors.policies.budget import KvBudget
-from actors.policies.leases import leased_tokens
 from actors.policies.pieces import root_of
 from actors.policies.prefix_cache import WORTH_TOKENS, Freed, Hit, PrefixCache
-from actors.policies.pressure import share_kept
 from actors.policies.tier import Entry
 from actors.snapshots import CacheSnapshot
 from runtime.engine.commands import (
@@ -32,26 +31,6 @@ from runtime.engine.commands import (
 )
 from runtime.engine.host import Deliver, EngineRef
 from runtime.types import HitType, KvHandle, KvPiece, ModelFacts, PressureLevel, RequestId, SequenceId
-
-
-@dataclass(slots=True)
-class Lease:
-    """What one running sequence takes, and how it began."""
-
-    request: m.Request
-    sequence_id: SequenceId
-    history: tuple[int, ...]
-    root: KvHandle
-    tokens: int
-    """How many it holds, as far as room goes."""
-    cached_tokens: int = 0
-    hit_type: HitType = HitType.MISS
-    pieces: tuple[KvPiece, ...] = ()
-    """The chain that its checkpoints make, with what it began with, up to what has been dropped since."""
-    stops: deque[int] = field(default_factory=deque)
-    """Where its checkpoints lie of which the engine has told nothing yet; while there are any it is in prefill."""
-    counts: bool = False
-    """What it began with is to be counted when it leaves: it was looked up, for the first time."""
 
 
 @dataclass(slots=True)
@@ -83,13 +62,12 @@ class CacheManager(Actor[m.CacheWord]):
         self._reply = reply
         self._scheduler = scheduler
         self._prefill_worker = prefill_worker
-        self._facts = facts
         self._budget = budget
         self._prefixes = prefixes
         self._listing = listing
         """The engine has yet to say what an earlier life left on disk; nobody is served before."""
         self._pressure = PressureLevel.NORMAL
-        self._leases: dict[RequestId, Lease] = {}
+        self._leases = Leases(facts, budget)
         self._unanswered: Lease | None = None
         """It waits for what it is to begin with; the Scheduler never asks for two at once."""
         self._fetching: Fetch | None = None
@@ -141,7 +119,7 @@ class CacheManager(Actor[m.CacheWord]):
         lease = Lease(request, wish.sequence_id, wish.history, root_of(request.cache_salt), len(wish.history) + 1)
         lease.counts = self._is_looked_up(lease) and not wish.again
         self._leases[request.request_id] = lease
-        if self._is_overdrawn():
+        if self._leases.are_overdrawn():
             self._refuse(lease)
         else:
             self._unanswered = lease
@@ -308,23 +286,14 @@ class CacheManager(Actor[m.CacheWord]):
             self._engine.submit(GiveBack(), self._reply)
 
     def _bytes_to_keep(self) -> int:
-        left = self._budget.total_bytes - self._leased_bytes()
-        return max(0, min(round(self._budget.keep_bytes * share_kept(self._pressure)), left))
-
-    def _leased_bytes(self) -> int:
-        lengths = [lease.tokens for lease in self._leases.values()]
-        return leased_tokens(lengths, self._facts.padding_ratio) * self._facts.kv_bytes_per_token
-
-    def _is_overdrawn(self) -> bool:
-        """One sequence alone always goes on."""
-        return len(self._leases) > 1 and self._leased_bytes() > self._budget.total_bytes
+        return self._leases.bytes_to_keep(self._pressure)
 
     def _balance(self) -> None:
         """Where those who run have come to take more than there is, who was to come in waits; if that is not enough,
         somebody goes back."""
-        if self._unanswered and self._is_overdrawn():
+        if self._unanswered and self._leases.are_overdrawn():
             self._refuse(self._unanswered)
-        if not self._overdrawn and self._is_overdrawn():
+        if not self._overdrawn and self._leases.are_overdrawn():
             self._overdrawn = True
             self._scheduler.tell(m.KvOverdrawn())
 
@@ -333,7 +302,7 @@ class CacheManager(Actor[m.CacheWord]):
         return CacheSnapshot(
             strategy=self._prefixes.strategy,
             budget_bytes=self._budget.total_bytes,
-            leased_bytes=self._leased_bytes(),
+            leased_bytes=self._leases.nbytes,
             stored_bytes=memory.nbytes,
             leases=len(self._leases),
             entries=len(memory),
