@@ -67,9 +67,9 @@ class Batches:
         step = Step()
         for place in range(len(self._batches)):
             step += self._guarded(place, DecodeBatch.step)
+        ran_before = bool(step.rows)
         joining, self._joining = self._joining, []
         for place, newcomers in self._homes(joining).items():
-            ran_before = bool(step.rows)
             step += self._guarded(place, partial(_join, newcomers), [row for row, _ in newcomers])
             if not ran_before:
                 step += self._guarded(place, DecodeBatch.first_step)
