@@ -26,6 +26,9 @@ SEAL = "__seal__"
 SEAL_BYTES = 32
 LENGTH_BYTES = 8
 
+MOST_BYTES = 64 << 20
+"""No header is longer: ids of 10 million tokens take less. A file may be a hole of any length."""
+
 TYPES: dict[str, mx.Dtype] = {
     "BOOL": mx.bool_,
     "U8": mx.uint8,
@@ -132,7 +135,7 @@ def _placed(tensors: Iterable[Tensor]) -> dict[str, _Entry]:
 
 def read(file: BinaryIO, size: int) -> Header:
     """The header of a file of `size` bytes, which is left where the first tensor begins. What it promises is as long
-    as the file, and nothing is read that would be longer.
+    as the file, and nothing is read that would be longer, or longer than MOST_BYTES.
 
     Raises:
         Damaged: the header has changed, or the file has not the length that it should have.
@@ -141,6 +144,8 @@ def read(file: BinaryIO, size: int) -> Header:
     length = int.from_bytes(file.read(LENGTH_BYTES), "little")
     if LENGTH_BYTES + length + SEAL_BYTES > size:
         raise Damaged("it is cut short")
+    if length > MOST_BYTES:
+        raise Damaged("its header is too long")
     text = file.read(length)
     seal = file.read(SEAL_BYTES)
     if sha256(length.to_bytes(LENGTH_BYTES, "little") + text).digest() != seal:

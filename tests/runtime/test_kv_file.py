@@ -129,6 +129,14 @@ def test_no_memory_is_set_aside_for_a_header_that_cannot_be_there(path: Path, le
         kv_file.read(path, MODEL, HANDLE)
 
 
+def test_no_memory_is_set_aside_for_the_header_of_a_file_with_a_hole(path: Path) -> None:
+    with path.open("wb") as file:
+        file.write((1 << 40).to_bytes(8, "little"))
+        file.truncate(1 << 41)
+    with pytest.raises(Damaged, match="too long"):
+        kv_file.describe(path, MODEL, PIECE.handle)
+
+
 def test_no_memory_is_set_aside_for_tensors_that_cannot_be_there(path: Path) -> None:
     huge = kv_header.Tensor("huge", mx.float32, (2**40,))
     path.write_bytes(kv_header.encode(kv_header.Header(PIECE, MODEL, "", "", (huge,))))
