@@ -87,8 +87,12 @@ class FakeEngine:
     disk: dict[KvHandle, KvPiece] | None = None
     """The pieces on disk, least recently used first. Give it to the next engine, and they outlive this one; without it,
     LoadModel makes one where it names a folder."""
+    disk_full: bool = False
+    """Whether nothing can be written."""
     stuck: set[KvHandle] = field(default_factory=set)
     """Pieces on disk that ClearKv cannot delete."""
+    unwritten: set[KvHandle] = field(default_factory=set)
+    """What is to be told with the next Stored."""
     rows: dict[SequenceId, FakeRow] = field(default_factory=dict)
     finished: dict[SequenceId, list[int]] = field(default_factory=dict)
 
@@ -156,12 +160,19 @@ class FakeEngine:
             if there and piece.handle not in self.stored:
                 assert tuple(held[piece.start : piece.stop]) == piece.token_ids, "these are not the sequence's ids"
                 self._keep(piece)
+            self._write(piece)
 
     def _keep(self, piece: KvPiece) -> None:
         assert all(other.handle != piece.parent or other.stop == piece.start for other in self.stored.values())
         self.stored[piece.handle] = piece
-        if self.disk is not None:
-            self.disk.setdefault(piece.handle, piece)
+
+    def _write(self, piece: KvPiece) -> None:
+        if self.disk is None or piece.handle in self.disk:
+            return
+        if piece.handle in self.stored and not self.disk_full:
+            self.disk[piece.handle] = piece
+        else:
+            self.unwritten.add(piece.handle)
 
     def _fetch(self, handles: tuple[KvHandle, ...]) -> None:
         for handle in handles:
@@ -180,7 +191,8 @@ class FakeEngine:
     def _stored(self, sequence_id: SequenceId | None, handles: Sequence[KvHandle]) -> c.Stored:
         sizes = tuple((handle, self._size(self.stored[handle])) for handle in handles if handle in self.stored)
         missing = tuple(handle for handle in handles if handle not in self.stored)
-        return c.Stored(sequence_id, sizes, missing)
+        unwritten, self.unwritten = tuple(self.unwritten), set()
+        return c.Stored(sequence_id, sizes, missing, unwritten)
 
     def _size(self, piece: KvPiece) -> int:
         return len(piece.token_ids) * self.facts.kv_bytes_per_token

@@ -65,6 +65,8 @@ class MlxEngine:
                 return self._keeper.fetch(handles)
             case c.EraseKv(handles):
                 self._keeper.erase(handles)
+            case c.ClearKv():
+                return c.KvListed(self._keeper.clear())
             case c.GiveBack():
                 memory.give_back()
             case c.MemoryReport():

@@ -1,7 +1,6 @@
 """What a model computes with, as one key: equal keys, interchangeable KV caches."""
 
 import json
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from hashlib import sha256
@@ -11,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from runtime.engine.host import Beat
-from runtime.mlx import device, kv_header
+from runtime.mlx import device, kv_header, scratch
 
 CONTENT = ("config.json", "*.safetensors", "*.py")
 """The files that decide what a model directory computes; Python files are architectures that come with the weights."""
@@ -86,9 +85,8 @@ def _remembered(path: Path) -> Memo:
 def _remember(path: Path, memo: Memo) -> None:
     """Keep what is known of files that are still there. Where that fails, they are read again next time."""
     there = {name: digest for name, digest in memo.items() if Path(name).exists()}
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with suppress(OSError):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        scratch.touch(mode=0o600)
-        scratch.write_bytes(msgspec.json.encode(there))
-        scratch.replace(path)
+        with scratch.replacing(path) as new:
+            new.touch(mode=0o600)
+            new.write_bytes(msgspec.json.encode(there))

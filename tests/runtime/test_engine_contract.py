@@ -466,6 +466,34 @@ async def test_what_is_kept_comes_back_from_disk_until_it_is_erased(
         assert handles(await engine(c.FetchKv(both))) == [both[0]]
 
 
+async def test_after_clearing_nothing_is_kept_anywhere_and_what_runs_goes_on(
+    make_host_with_folder: MakeHost, tiny_model: Path
+) -> None:
+    pieces = cut(ROOT, PROMPT, (3, 5))
+    both = tuple(piece.handle for piece in pieces)
+    async with running(make_host_with_folder, tiny_model) as engine:
+        expected = await engine.generate(100, PROMPT)
+        await engine.prefill(1, PROMPT[:-1])
+        await engine(c.StoreKv(SequenceId(1), pieces))
+        assert await engine(c.ClearKv()) == c.KvListed(())
+        assert await engine(c.ListKv()) == c.KvListed(())
+        assert await engine(load(2, both, 5)) == c.KvLoaded(SequenceId(2), 0)
+        assert await engine(c.FetchKv(both)) == c.Stored(None, (), both)
+        await engine.join(1, PROMPT)
+        assert ids(await engine.decode_to_the_end(), 1) == expected
+        gone = await engine(c.StoreKv(SequenceId(9), pieces[:1]))
+        assert gone == c.Stored(SequenceId(9), (), both[:1], unwritten=both[:1])
+
+
+async def test_clearing_needs_no_folder(make_host: MakeHost, tiny_model: Path) -> None:
+    async with running(make_host, tiny_model) as engine:
+        (piece,) = cut(ROOT, PROMPT, (3,))
+        await engine.prefill(1, PROMPT)
+        await engine(c.StoreKv(SequenceId(1), (piece,)))
+        assert await engine(c.ClearKv()) == c.KvListed(())
+        assert await engine(load(2, [piece.handle], 3)) == c.KvLoaded(SequenceId(2), 0)
+
+
 @pytest.mark.parametrize("factory", [MLX], indirect=True)
 async def test_what_is_on_disk_serves_the_next_engine(make_host_with_folder: MakeHost, tiny_model: Path) -> None:
     pieces = cut(ROOT, LONG, block_stops(150))
