@@ -115,7 +115,7 @@ def test_status_with_a_request_under_way(tiny_server: ServerProcess) -> None:
     assert (status["status"], status["num_running"], status["num_waiting"]) == ("running", 1, 0)
     assert status["total_completion_tokens"] >= 5
     assert set(status["metal"]) == set(MEMORY)
-    assert status["cache"].keys() == {"type", "entries", "hit_rate", "memory_mb"}
+    assert status["cache"].keys() >= {"type", "entries", "hit_rate", "memory_mb"}
     assert status["runtime"] == {"active_concurrency": 1, "peak_concurrency": 1}, "one by one"
     (request,) = status["requests"]
     assert kinds(request, REQUEST) == REQUEST
