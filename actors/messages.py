@@ -47,6 +47,12 @@ class Request:
     """Kept prefixes are shared among requests of the same salt only."""
     score_prompt: int | None = None
     """Say PromptScored before the first token, with so many of the likeliest ids in each place; None: do not."""
+    background: bool = False
+    """Nobody waits for it: it gives way to requests that somebody waits for, and the door knows nothing of it."""
+    apart: bool = False
+    """Its row shares a batch with no other."""
+    fresh: bool = False
+    """No kept prefix serves it."""
 
     @property
     def to_score(self) -> bool:
@@ -130,6 +136,14 @@ class Tick:
     now: float
 
 
+@dataclass(frozen=True, slots=True)
+class EngineRoomOpened:
+    """The engine is loaded and its actors stand ready, for the first time or again."""
+
+    epoch: int
+    facts: ModelFacts
+
+
 # --- heard by RequestAdmitter --------------------------------------------------------------------------------
 
 
@@ -168,14 +182,6 @@ class RequestClosed:
 
     request_id: RequestId
     usage: Usage
-
-
-@dataclass(frozen=True, slots=True)
-class EngineRoomOpened:
-    """The engine is loaded and its actors stand ready, for the first time or again."""
-
-    epoch: int
-    facts: ModelFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,6 +313,14 @@ class DecodeTurnEnded:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class DivergenceMeasured:
+    """A round of probes has ended: whether company changes what requests are answered. Said after each, because the
+    Scheduler may be in another life than the last time."""
+
+    diverged: bool
+
+
 SchedulerWord = (
     Enqueue
     | Cancel
@@ -319,6 +333,7 @@ SchedulerWord = (
     | SequencePreempted
     | PrefillTurnEnded
     | DecodeTurnEnded
+    | DivergenceMeasured
 )
 
 # --- heard by PrefillWorker ----------------------------------------------------------------------------------
@@ -430,12 +445,50 @@ CacheWord = LeaseKv | KvGrew | PrefixTaken | ReleaseKv | ClearCache | PressureMe
 
 MonitorWord = Tick | EngineReplied
 
+# --- heard by DivergenceProbe --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ProbePrompts:
+    """What to probe with: prompts such as clients send, of at least two ids each."""
+
+    prompts: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeCandidate:
+    """A greedy request has been answered: a sample of the real traffic, to be computed again alone."""
+
+    prompt_ids: tuple[int, ...]
+    sampling: Sampling
+    output_ids: tuple[int, ...]
+    """All of its output."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeReplied:
+    """What a client would have heard, of a request of the probe's own."""
+
+    reply: "Reply"
+
+
+ProbeWord = Tick | EngineRoomOpened | ProbePrompts | ProbeCandidate | ProbeReplied
+
 # --- heard by the client -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
     request_id: RequestId
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """It has left the line. Said once per run: again after it was preempted, or the engine died."""
+
+    request_id: RequestId
+    cached_tokens: int
+    """How much of its prompt the prefix cache serves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -502,4 +555,4 @@ class Rejected:
 
 
 LastWord = Finished | Cancelled | Failed | Rejected
-Reply = Accepted | PrefillAdvanced | PromptScored | TokensDecoded | LastWord
+Reply = Accepted | Staged | PrefillAdvanced | PromptScored | TokensDecoded | LastWord

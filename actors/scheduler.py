@@ -98,6 +98,8 @@ class Scheduler(Actor[m.SchedulerWord]):
                 self._end_prefill_turn(tokens, seconds)
             case m.DecodeTurnEnded(steps, seconds):
                 self._end_decode_turn(steps, seconds)
+            case m.DivergenceMeasured():
+                pass
             case _:
                 assert_never(message)
         self._lease_next()

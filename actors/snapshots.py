@@ -4,7 +4,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from runtime.types import CacheStrategy, HitType, MemoryUsage, ModelFacts, PressureLevel, RequestId
+from runtime.engine.host import Vitals
+from runtime.types import (
+    CacheStrategy,
+    DivergenceCause,
+    HitType,
+    MemoryUsage,
+    ModelFacts,
+    PressureLevel,
+    RequestId,
+    RuntimeMode,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +38,8 @@ class AdmitterSnapshot:
     completion_tokens: int
     peak_open: int
     rejected: int
+    arrived_at: tuple[float, ...] = ()
+    """When each of `open_requests` came, on the house's clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +57,18 @@ class SchedulerSnapshot:
     decode_steps: int
     preemptions: int
     """How often a sequence had to go back in line because its KV bytes were needed."""
+    mode: RuntimeMode = RuntimeMode.BATCHED
+    """`simple` or `batched`: how it is now."""
+    serialised: bool = False
+    """One sequence at a time, because answers diverged in company."""
+    background: tuple[RequestId, ...] = ()
+    """Those that nobody waits for, in line or on stage; none of them is told elsewhere in here."""
+    step_s: float | None = None
+    """How long the last decode step took the engine; None before the first."""
+    prefill_s: float | None = None
+    """How long the last prefill turn took it."""
+    prefill_tokens: int = 0
+    """How many tokens that turn held."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +103,8 @@ class DecodingSequence:
 @dataclass(frozen=True, slots=True)
 class DecodeSnapshot:
     sequences: tuple[DecodingSequence, ...]
+    produced_tokens: int = 0
+    """By all sequences, since the start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +132,45 @@ class MonitorSnapshot:
     """None until the engine has measured for the first time."""
 
 
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What came of comparing two runs each of so many prompts."""
+
+    prompts: int
+    compared_tokens: int
+    agreement: float
+    """Of the tokens in the same place, how many are the same: 0 to 1."""
+    first_difference: int | None
+    """The earliest place in any output where the two differ; None where none do."""
+    largest_logprob_difference: float | None
+    """Between the same token's log-probabilities in both runs, over all places up to the first difference; None if one
+    of the runs has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeSnapshot:
+    rounds: int
+    """Rounds of probes that ended with a result."""
+    under_way: bool
+    diverged: bool
+    """Whether the last round's agreement was below the threshold."""
+    threshold: float
+    tallies: dict[DivergenceCause, Tally]
+    """Of the last round that compared this; what was never compared is missing."""
+    ended_at: float | None
+    """When the last round ended, on the house's clock."""
+    given_up: int = 0
+    """Rounds that came to no result: the engine died, or there was no room."""
+
+
 ActorSnapshot = (
-    AdmitterSnapshot | SchedulerSnapshot | PrefillSnapshot | DecodeSnapshot | CacheSnapshot | MonitorSnapshot
+    AdmitterSnapshot
+    | SchedulerSnapshot
+    | PrefillSnapshot
+    | DecodeSnapshot
+    | CacheSnapshot
+    | MonitorSnapshot
+    | ProbeSnapshot
 )
 
 
@@ -137,6 +200,20 @@ class RoomState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Trouble:
+    """A warning or an error that was logged."""
+
+    at: float
+    """On the house's clock."""
+    level: str
+    """`warning`, `error` or `critical`."""
+    who: str
+    """Which part of the house, such as `scheduler`."""
+    text: str
+    """One line."""
+
+
+@dataclass(frozen=True, slots=True)
 class HouseSnapshot:
     """The whole house between two handlers."""
 
@@ -157,3 +234,9 @@ class HouseSnapshot:
     monitor: MonitorSnapshot | None
     steps_executed: int
     """Decode steps since the start, over all lives of the engine room."""
+    probe: ProbeSnapshot | None = None
+    """None unless --batch-divergence-monitor is on."""
+    engine: Vitals | None = None
+    """None while there is no engine."""
+    troubles: tuple[Trouble, ...] = ()
+    """The last ones, oldest first."""

@@ -42,6 +42,7 @@ _CANCELLED = {
     CancelCause.DEADLINE: (504, "Request processing timed out after {timeout_s:g} seconds"),
     CancelCause.STALLED: (504, "The client read nothing for too long."),
     CancelCause.SHUTDOWN: (503, "The server shut down before the request ended."),
+    CancelCause.OPERATOR: (503, "Whoever runs the server ended the request."),
 }
 
 _HTTP = {

@@ -15,6 +15,7 @@ from actors.messages import (
     Rejected,
     Reply,
     Request,
+    Staged,
     TokensDecoded,
     Usage,
 )
@@ -185,7 +186,7 @@ class Exchange:
     def _event(self, reply: Reply) -> ChoiceEvent | None:
         choice = self._choices[reply.request_id]
         match reply:
-            case Accepted() | PrefillAdvanced():
+            case Accepted() | Staged() | PrefillAdvanced():
                 return None
             case PromptScored(tokens=tokens):
                 return ChoiceEvent(choice.index, prompt=tokens)

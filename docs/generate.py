@@ -23,6 +23,7 @@ MAILBOXES = {
     "DecodeWorker": messages.DecodeWord,
     "CacheManager": messages.CacheWord,
     "MemoryMonitor": messages.MonitorWord,
+    "DivergenceProbe": messages.ProbeWord,
     "the client": messages.Reply,
 }
 

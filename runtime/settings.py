@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.fields import FieldInfo
 
 from runtime.errors import SettingsError
-from runtime.types import CacheStrategy, MemoryAction
+from runtime.types import CacheStrategy, DivergenceAction, MemoryAction, RepetitionPolicy, RuntimeMode
 
 Percent = Annotated[float, Gt(0), Le(100)]
 Positive = Annotated[float, Gt(0)]
@@ -56,6 +56,8 @@ Origins = Annotated[tuple[Annotated[str, AfterValidator(_is_origin)], ...], Befo
 
 
 AUTO_CONCURRENCY = 32
+INVARIANT_CHUNK_TOKENS = 64
+"""A block of the paged cache: kept prefixes then end where chunks do."""
 
 
 def _rows(value: object) -> object:
@@ -79,6 +81,9 @@ class Settings(BaseModel):
         "auto", title="Model", description="what kind of model it is: `lm` is a language model"
     )
     trust_remote_code: bool = Field(False, title="Model", description="run model code that comes with the weights")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", title="Model", description="type to compute in; `auto` is what suits the device"
+    )
 
     host: str = Field("127.0.0.1", title="Server", description="address to listen on")
     port: Annotated[int, Ge(0), Le(65535)] = Field(8000, title="Server", description="port to listen on; 0 picks one")
@@ -102,6 +107,8 @@ class Settings(BaseModel):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", title="Server", description="least severe log lines to print"
     )
+    log_format: Literal["text", "json"] = Field("text", title="Server", description="how log lines are written")
+    dashboard: bool = Field(False, title="Server", description="show the dashboard in this terminal")
 
     timeout: Positive = Field(
         300, title="Requests", alias="queue_timeout", description="a request's deadline in seconds, waiting included"
@@ -115,6 +122,15 @@ class Settings(BaseModel):
         title="Requests",
         description=f"sequences that run at once; `auto` is {AUTO_CONCURRENCY}",
     )
+    runtime_mode: RuntimeMode = Field(
+        RuntimeMode.AUTO,
+        title="Requests",
+        description="`simple` runs one sequence at a time, `batched` many; `auto` is simple until some come together",
+    )
+    runtime_mode_threshold: Annotated[int, Ge(1)] = Field(
+        2, title="Requests", description="open requests at which `auto` becomes batched, for good"
+    )
+    continuous_batching: bool = Field(False, title="Requests", description="the same as --runtime-mode batched")
     max_tokens: Annotated[int, Ge(1)] = Field(
         32768, title="Requests", description="output tokens when a request names none; bounded by the context"
     )
@@ -127,6 +143,14 @@ class Settings(BaseModel):
     stream_interval: Annotated[int, Ge(1)] = Field(1, title="Requests", description="tokens per streamed chunk")
     stall_timeout: Positive = Field(
         60, title="Requests", description="seconds after which a client that reads nothing is cancelled"
+    )
+    repetition_policy: RepetitionPolicy = Field(
+        RepetitionPolicy.SAFE,
+        title="Requests",
+        description="when a text that goes in circles is ended: `safe` spares what was asked for, `strict` does not",
+    )
+    trust_requests_when_auth_disabled: bool = Field(
+        False, title="Requests", description="without --api-key, let requests choose their repetition policy"
     )
     effective_context_tokens: Annotated[int, Ge(1)] | None = Field(
         None,
@@ -204,6 +228,34 @@ class Settings(BaseModel):
         description="MiB for all KV caches, running and kept; none is what the machine has free",
     )
 
+    deterministic: bool = Field(
+        False,
+        title="Reproducibility",
+        description="same request, same answer: one sequence at a time, greedy, prompts in fixed chunks",
+    )
+    batch_invariant: bool = Field(
+        False,
+        title="Reproducibility",
+        description="same tokens for a request whatever else runs, with as many at once as ever",
+    )
+    batch_divergence_monitor: bool = Field(
+        False, title="Reproducibility", description="compare, now and then, what is answered alone and in company"
+    )
+    batch_divergence_interval: Positive = Field(
+        300, title="Reproducibility", description="seconds from one comparison to the next"
+    )
+    batch_divergence_threshold: Annotated[float, Ge(0), Le(1)] = Field(
+        0.95, title="Reproducibility", description="fraction of tokens that must agree"
+    )
+    batch_divergence_action: DivergenceAction = Field(
+        DivergenceAction.WARN,
+        title="Reproducibility",
+        description="below it: only say so, or run one sequence at a time until it is over",
+    )
+    batch_divergence_sample: Annotated[int, Ge(0)] = Field(
+        0, title="Reproducibility", description="also compute one in so many greedy requests again, alone; 0 is none"
+    )
+
     memory_warn_threshold: Percent = Field(70.0, title="Memory", description="percent of RAM in use that is a warning")
     memory_limit_threshold: Percent = Field(85.0, title="Memory", description="percent of RAM in use that is the limit")
     memory_action: MemoryAction = Field(
@@ -212,6 +264,18 @@ class Settings(BaseModel):
         description="at the limit: log, halve new requests' max tokens, or 503",
     )
     memory_monitor_interval: Positive = Field(5.0, title="Memory", description="seconds between two measurements")
+
+    @property
+    def mode(self) -> RuntimeMode:
+        """How many sequences run at once, as far as the operator has said."""
+        if self.deterministic:
+            return RuntimeMode.SIMPLE
+        return RuntimeMode.BATCHED if self.continuous_batching else self.runtime_mode
+
+    @property
+    def chunk_tokens(self) -> int:
+        """Prompts come in chunks that end at multiples of it, whoever else runs; 0 is in any."""
+        return INVARIANT_CHUNK_TOKENS if self.deterministic or self.batch_invariant else 0
 
     @property
     def credits(self) -> int:
@@ -238,6 +302,15 @@ class Settings(BaseModel):
     def _one_strategy(self) -> "Settings":
         if self.use_paged_cache and self.cache_strategy not in (CacheStrategy.AUTO, CacheStrategy.PAGED):
             raise ValueError("use_paged_cache and another cache_strategy exclude each other")
+        return self
+
+    @model_validator(mode="after")
+    def _one_mode(self) -> "Settings":
+        if self.continuous_batching and self.runtime_mode is RuntimeMode.SIMPLE:
+            raise ValueError("continuous_batching and runtime_mode simple exclude each other")
+        if self.deterministic and (self.continuous_batching or self.runtime_mode is RuntimeMode.BATCHED):
+            batched = "continuous_batching" if self.continuous_batching else "runtime_mode batched"
+            raise ValueError(f"deterministic and {batched} exclude each other")
         return self
 
     @model_validator(mode="after")

@@ -159,6 +159,43 @@ class MemoryAction(StrEnum):
     REJECT_NEW = "reject-new"
 
 
+class RuntimeMode(StrEnum):
+    """How many sequences run at once."""
+
+    AUTO = "auto"
+    """One, until there has been company; then as many as there is room for."""
+    SIMPLE = "simple"
+    BATCHED = "batched"
+
+
+class DivergenceAction(StrEnum):
+    """What follows when company changes what a request is answered."""
+
+    WARN = "warn"
+    SERIALIZE = "serialize"
+    """One sequence at a time, until it is over."""
+
+
+class DivergenceCause(StrEnum):
+    """What a probe's tokens are compared over: everything else about the two runs is the same."""
+
+    COMPANY = "company"
+    """Alone, and in a batch with others."""
+    CACHE = "cache"
+    """From an empty KV cache, and from a kept prefix."""
+    TRAFFIC = "traffic"
+    """As a client was answered, and alone from an empty KV cache."""
+
+
+class RepetitionPolicy(StrEnum):
+    """How soon a text that goes round in circles is ended."""
+
+    SAFE = "safe"
+    """What nobody can have asked for."""
+    STRICT = "strict"
+    """Repetition that a prompt may have asked for, too."""
+
+
 class CacheStrategy(StrEnum):
     """How the prefix cache keeps what has been computed."""
 
@@ -196,3 +233,5 @@ class CancelCause(StrEnum):
     STALLED = "stalled"
     """The client stopped reading."""
     SHUTDOWN = "shutdown"
+    OPERATOR = "operator"
+    """Whoever runs the server ended it."""

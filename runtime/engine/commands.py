@@ -17,6 +17,14 @@ class LoadModel:
     """Bits per element of the KV caches; None: the type that the model computes in."""
     cache_dir: str = ""
     """Where pieces of KV cache outlive the engine; empty: nowhere."""
+    dtype: str = "auto"
+    """The type to compute in: `float32`, `bfloat16`, `float16`, or `auto`, which is what suits the device."""
+    batch_invariant: bool = False
+    """Compute every row in shapes that do not depend on its company. CommandFailed with `model_error` if this model
+    cannot be computed so on this device."""
+    chunk_tokens: int = 0
+    """Prompts come in chunks that end at multiples of it, so a history that is computed anew has to be computed in the
+    same: the prompt by these chunks, the output step by step. 0: in any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +51,9 @@ class Prefill:
 class JoinRow:
     """One sequence that is ready to produce tokens.
 
-    All ids of `history` but the last must be in its KV cache already; the last is fed in the first step.
+    All ids of `history` but the last must be in its KV cache already; the last is fed in the first step. Or those of
+    the prompt but its last one: then the output that `history` ends with is fed step by step, as it was made, before
+    the row produces anything new.
     """
 
     sequence_id: SequenceId
@@ -54,6 +64,8 @@ class JoinRow:
     sampling: Sampling
     keep_kv: bool
     """Keep the KV cache when the row finishes, until Forget."""
+    apart: bool = False
+    """Never in a batch with another row."""
 
 
 @dataclass(frozen=True, slots=True)

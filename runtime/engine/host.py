@@ -1,6 +1,7 @@
 """What an engine and a host promise; both ThreadHost and whatever tests put in its place keep it."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import anyio.abc
@@ -37,6 +38,20 @@ class EngineRef(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """How an engine is doing, as its host sees it."""
+
+    pid: int
+    """Of the process it lives in."""
+    doing: str
+    """What it was at when it was last heard of."""
+    silent_s: float
+    """How long nothing has been heard of it; 0 while it has nothing to do."""
+    under_way: int
+    """Commands that it has not answered."""
+
+
 class Host(EngineRef, Protocol):
     """Where an engine lives. Commands are executed in the order of submission; each is answered by exactly
     one result, in the same order, unless the host dies first."""
@@ -48,4 +63,8 @@ class Host(EngineRef, Protocol):
             ModelError: the model cannot be loaded; do not try again.
             EngineFault: the engine died.
         """
+        ...
+
+    def vitals(self) -> Vitals:
+        """How the engine is doing, while `run` serves."""
         ...

@@ -20,7 +20,15 @@ def make_host(settings: Settings, model: Path, *, factory: str = MLX_ENGINE) -> 
     `factory` is MODULE:ATTRIBUTE of what makes the engine. It is imported where the engine lives.
     """
     cache_dir = os.path.expanduser(settings.cache_dir or "")  # No shell does it in a variable or a file.
-    load = LoadModel(str(model), settings.trust_remote_code, settings.kv_bits, cache_dir)
+    load = LoadModel(
+        str(model),
+        settings.trust_remote_code,
+        settings.kv_bits,
+        cache_dir,
+        settings.dtype,
+        settings.batch_invariant,
+        settings.chunk_tokens,
+    )
     if settings.engine == "thread":
         return ThreadHost(factory_named(factory), load)
     found = blas.find(os.environ.get("LD_PRELOAD", ""))

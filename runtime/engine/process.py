@@ -18,7 +18,7 @@ from runtime import children
 from runtime.engine import wire
 from runtime.engine.border import facts_of, raise_if_failed
 from runtime.engine.commands import Alive, Command, LoadModel, Result
-from runtime.engine.host import Deliver
+from runtime.engine.host import Deliver, Vitals
 from runtime.errors import EngineFault
 from runtime.types import ModelFacts
 
@@ -57,6 +57,7 @@ class ProcessHost:
         self._patience = patience
         self._environment = children.environment(environment)
         self._clock = clock
+        self._pid = 0
         self._numbers = 0
         self._under_way: deque[tuple[int, Deliver]] = deque()
         """Submitted and not answered, oldest first."""
@@ -74,9 +75,14 @@ class ProcessHost:
         self._outgoing.append(wire.encode(wire.Frame(self._numbers, command)))
         self._something_to_send.set()
 
+    def vitals(self) -> Vitals:
+        silent_s = self._clock() - self._heard_at if self._under_way else 0.0
+        return Vitals(self._pid, self._doing if self._under_way else "idle", silent_s, len(self._under_way))
+
     async def run(self, *, task_status: anyio.abc.TaskStatus[ModelFacts] = anyio.TASK_STATUS_IGNORED) -> None:
         ours, theirs = socket.socketpair()
         process = await self._spawn(theirs)
+        self._pid = process.pid
         theirs.close()
         self.submit(self._load, lambda result, _at: self._loaded(process.pid, result, task_status))
         try:

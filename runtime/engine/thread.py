@@ -1,5 +1,6 @@
 """ThreadHost: the engine in one dedicated thread of this process, where its arrays and streams stay."""
 
+import os
 import socket
 import threading
 import time
@@ -12,7 +13,7 @@ import anyio.abc
 
 from runtime.engine.border import attempt, facts_of, raise_if_failed, start
 from runtime.engine.commands import Command, CommandFailed, LoadModel, Result
-from runtime.engine.host import Deliver, Engine, Factory
+from runtime.engine.host import Deliver, Engine, Factory, Vitals
 from runtime.errors import EngineFault
 from runtime.types import ModelFacts
 
@@ -31,9 +32,19 @@ class ThreadHost:
         self._commands: SimpleQueue[tuple[Command, Deliver] | None] = SimpleQueue()
         self._results: deque[tuple[Result, float, Deliver]] = deque()
         self._ended = False
+        self._submitted = self._answered = 0
+        self._heard_at, self._doing = clock(), "starting"
 
     def submit(self, command: Command, deliver: Deliver) -> None:
+        if self._submitted == self._answered:
+            self._heard_at = self._clock()
+        self._submitted += 1
         self._commands.put((command, deliver))
+
+    def vitals(self) -> Vitals:
+        under_way = self._submitted - self._answered
+        silent_s = self._clock() - self._heard_at if under_way else 0.0
+        return Vitals(os.getpid(), self._doing if under_way else "idle", silent_s, under_way)
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[ModelFacts] = anyio.TASK_STATUS_IGNORED) -> None:
         self._here, self._there = socket.socketpair()
@@ -52,6 +63,7 @@ class ThreadHost:
     def _deliver_all(self) -> None:
         while self._results:
             result, at, deliver = self._results.popleft()
+            self._answered += 1
             raise_if_failed(result)
             deliver(result, at)
         if self._ended:
@@ -75,7 +87,7 @@ class ThreadHost:
 
     def _work(self) -> None:
         """Make the engine; execute until told to stop, or until a command fails."""
-        engine = start(self._factory, _nobody_listens)
+        engine = start(self._factory, self._beat)
         if isinstance(engine, CommandFailed):
             self._answer(engine, lambda _result, _at: None)
         else:
@@ -101,6 +113,6 @@ class ThreadHost:
         except OSError:
             pass  # Full: the loop is awake already. Closed: it waits no more.
 
-
-def _nobody_listens(_doing: str) -> None:
-    """The heartbeat of an engine whose host could not stop it anyway."""
+    def _beat(self, doing: str) -> None:
+        """Only to be seen: a thread that hangs cannot be stopped from outside."""
+        self._heard_at, self._doing = self._clock(), doing
