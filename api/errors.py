@@ -103,6 +103,8 @@ def of_last_word(word: Cancelled | Failed | Rejected, *, timeout_s: float) -> Ap
         case Cancelled(cause=cause):
             status, message = _CANCELLED[cause]
             headers = _retry_after(1) if status == 503 else None
+            if cause is CancelCause.OPERATOR:
+                headers = {"X-Should-Retry": "false"}  # Else OpenAI's and Anthropic's libraries ask again at once.
             return ApiError(status, message.format(timeout_s=timeout_s), code=cause.value, headers=headers)
         case Failed(error=error, refused=True):
             return ApiError(400, f"The answer cannot be given this form: {error}.", code="form_not_possible")

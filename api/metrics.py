@@ -11,11 +11,18 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 from quart import Blueprint, Quart, Response, request
 
-from actors.snapshots import AdmitterSnapshot, CacheSnapshot, HouseSnapshot, RoomState, SchedulerSnapshot
+from actors.snapshots import (
+    AdmitterSnapshot,
+    CacheSnapshot,
+    HouseSnapshot,
+    ProbeSnapshot,
+    RoomState,
+    SchedulerSnapshot,
+)
 from api.call import Call
 from api.context import ApiContext
 from runtime import __version__
-from runtime.types import HitType, MemoryUsage, ModelFacts, PressureLevel
+from runtime.types import HitType, MemoryUsage, ModelFacts, PressureLevel, RuntimeMode
 
 METHODS = frozenset({"GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH"})
 DURATIONS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
@@ -94,6 +101,8 @@ class HouseCollector(Collector):
             yield from _scheduler(house.scheduler)
         if house.cache:
             yield from _cache(house.cache)
+        if house.probe:
+            yield from _divergence(house.probe)
         yield _counter("engine_steps", "Decode steps, over all lives of the engine", house.steps_executed)
         if house.facts:
             yield from _model(house.facts)
@@ -137,6 +146,19 @@ def _scheduler(scheduler: SchedulerSnapshot) -> Iterator[Metric]:
     yield _gauge("scheduler_prefill_budget_tokens", "The largest prefill turn beside streams", scheduler.prefill_budget)
     if scheduler.usual_step_s is not None:
         yield _gauge("scheduler_usual_step_seconds", "A decode step while no prompt comes in", scheduler.usual_step_s)
+    modes = {mode.value: float(mode is scheduler.mode) for mode in (RuntimeMode.SIMPLE, RuntimeMode.BATCHED)}
+    yield _labelled(GaugeMetricFamily, "scheduler_mode", "How many sequences run at once", "mode", modes)
+    yield _gauge("scheduler_serialized", "1 while one runs at a time because answers diverged", scheduler.serialised)
+
+
+def _divergence(probe: ProbeSnapshot) -> Iterator[Metric]:
+    yield _counter("divergence_rounds", "Rounds of probes that ended with a result", probe.rounds)
+    yield _counter("divergence_rounds_given_up", "Rounds that came to no result", probe.given_up)
+    yield _gauge("divergence_diverged", "1 if the last round's agreement was below the threshold", probe.diverged)
+    yield _gauge("divergence_threshold_ratio", "The agreement below which answers have diverged", probe.threshold)
+    agreement = {cause.value: tally.agreement for cause, tally in probe.tallies.items()}
+    text = "Tokens in the same place that were the same in the last round, 0 to 1, by what the two runs differ in"
+    yield _labelled(GaugeMetricFamily, "divergence_agreement_ratio", text, "cause", agreement)
 
 
 def _cache(cache: CacheSnapshot) -> Iterator[Metric]:

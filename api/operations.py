@@ -1,4 +1,4 @@
-"""For those who run the server: health, totals, the line, what can be asked for, and the actors' own state."""
+"""For those who run the server: health, totals, the line, the actors' own state, and a way to end a request."""
 
 from collections.abc import AsyncGenerator
 
@@ -10,8 +10,9 @@ from actors.snapshots import HouseSnapshot
 from api import sse
 from api.capabilities import capabilities
 from api.context import ApiContext
-from api.errors import bad_request
+from api.errors import ApiError, bad_request
 from api.status import health, queue_stats, status
+from runtime.types import CancelCause, RequestId
 
 SHORTEST_INTERVAL_S, LONGEST_INTERVAL_S = 0.05, 60.0
 
@@ -49,6 +50,15 @@ def operation_routes(context: ApiContext) -> Blueprint:
         if not stream or request.method == "HEAD":
             return _json(_fragment(desk.snapshot()))
         return sse.stream(_snapshots(context, interval_s))
+
+    @routes.delete("/v1/requests/<request_id>")
+    async def end_request(request_id: str) -> Response:
+        admitter = desk.snapshot().admitter
+        if admitter is None or request_id not in admitter.open_requests:
+            message = f"No request {request_id[:100]!r} is open."
+            raise ApiError(404, message, param="request_id", code="request_not_found")
+        desk.cancel(RequestId(request_id), CancelCause.OPERATOR)
+        return _json({"id": request_id, "object": "request.cancelled", "cancelled": True})
 
     return routes
 

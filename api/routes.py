@@ -132,6 +132,13 @@ ROUTES = (
     ),
     Route(method="get", path="/v1/capabilities", summary="What can be asked for", reply=Capabilities, errors=(503,)),
     Route(method="get", path="/v1/status", summary="Totals, and every open request", reply=r.Status),
+    Route(
+        method="delete",
+        path="/v1/requests/{request_id}",
+        summary="End an open request; whoever sent it gets an error",
+        reply=r.Ended,
+        errors=(404,),
+    ),
     Route(method="get", path="/v1/cache", summary="What the prefix cache keeps", reply=r.Cache),
     Route(
         method="delete",

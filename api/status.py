@@ -1,12 +1,17 @@
 """GET /health, /v1/status and /v1/queue/stats in the words that users of other servers know, out of a snapshot."""
 
+from dataclasses import asdict
+from itertools import zip_longest
+
 from actors.snapshots import (
     CacheSnapshot,
     DecodingSequence,
     HouseSnapshot,
     MonitorSnapshot,
     PrefillingSequence,
+    ProbeSnapshot,
     RoomState,
+    SchedulerSnapshot,
 )
 from runtime.settings import Settings
 from runtime.types import HitType, MemoryUsage, RequestId
@@ -56,10 +61,12 @@ def status(house: HouseSnapshot, settings: Settings, model_id: str) -> Json:
         "metal": _metal(house.monitor.usage if house.monitor else None),
         "memory": _memory(house.monitor),
         "cache": cache(house, settings),
-        "runtime": {
+        "runtime": _runtime(house.scheduler)
+        | {
             "active_concurrency": len(open_requests),
             "peak_concurrency": admitter.peak_open if admitter else 0,
         },
+        "divergence": _divergence(house.probe, house.at) if house.probe else None,
         "requests": _requests(house, open_requests),
     }
 
@@ -86,6 +93,26 @@ def _on_stage(house: HouseSnapshot) -> int:
     return len(house.scheduler.prefilling) + len(house.scheduler.decoding) if house.scheduler else 0
 
 
+def _runtime(scheduler: SchedulerSnapshot | None) -> Json:
+    """How many run at once."""
+    return {
+        "mode": scheduler.mode.value if scheduler else None,
+        "serialized": bool(scheduler and scheduler.serialised),
+    }
+
+
+def _divergence(probe: ProbeSnapshot, now: float) -> Json:
+    return {
+        "rounds": probe.rounds,
+        "given_up": probe.given_up,
+        "under_way": probe.under_way,
+        "diverged": probe.diverged,
+        "threshold": probe.threshold,
+        "seconds_since_round": None if probe.ended_at is None else round(now - probe.ended_at, 3),
+        "tallies": {cause.value: asdict(tally) for cause, tally in probe.tallies.items()},
+    }
+
+
 def _metal(usage: MemoryUsage | None) -> Json:
     """`metal` is the name that users know; on other devices it is their memory."""
     return {
@@ -108,14 +135,16 @@ def _memory(monitor: MonitorSnapshot | None) -> Json:
 def _requests(house: HouseSnapshot, open_requests: tuple[RequestId, ...]) -> list[Json]:
     prefilling = {each.request_id: each for each in house.prefill.sequences} if house.prefill else {}
     decoding = {each.request_id: each for each in house.decode.sequences} if house.decode else {}
+    arrived_at = house.admitter.arrived_at if house.admitter else ()
     shown = []
-    for request_id in open_requests:
+    for request_id, came in zip_longest(open_requests, arrived_at[: len(open_requests)]):
         if request_id in decoding:
-            shown.append(_decoding(decoding[request_id]))
+            row = _decoding(decoding[request_id])
         elif request_id in prefilling:
-            shown.append(_prefilling(prefilling[request_id]))
+            row = _prefilling(prefilling[request_id])
         else:
-            shown.append(_row(request_id, "queued"))
+            row = _row(request_id, "queued")
+        shown.append(row | {"age_s": None if came is None else round(house.at - came, 3)})
     return shown
 
 

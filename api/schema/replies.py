@@ -285,12 +285,43 @@ class Cleared(TypedDict):
 
 
 class Runtime(TypedDict):
+    mode: Literal["simple", "batched"] | None
+    """`simple` is one sequence at a time; null while there is no engine."""
+    serialized: bool
+    """Whether it is one at a time because answers diverged in company."""
     active_concurrency: int
     peak_concurrency: int
 
 
+class DivergenceTally(TypedDict):
+    """Of comparing the tokens of two runs of each prompt."""
+
+    prompts: int
+    compared_tokens: int
+    agreement: float
+    first_difference: int | None
+    largest_logprob_difference: float | None
+
+
+class Divergence(TypedDict):
+    """What --batch-divergence-monitor has found."""
+
+    rounds: int
+    given_up: int
+    """Rounds that came to no result."""
+    under_way: bool
+    diverged: bool
+    threshold: float
+    seconds_since_round: float | None
+    """Since the last one ended."""
+    tallies: dict[Literal["company", "cache", "traffic"], DivergenceTally]
+    """Of the last round, by what the two runs differ in."""
+
+
 class OpenRequest(TypedDict):
     request_id: str
+    age_s: float | None
+    """Since it came."""
     phase: Literal["queued", "prefill", "generation"]
     tokens_per_second: float
     ttft_s: float | None
@@ -319,4 +350,14 @@ class Status(TypedDict):
     memory: Memory
     cache: Cache
     runtime: Runtime
+    divergence: Divergence | None
+    """Null without --batch-divergence-monitor."""
     requests: list[OpenRequest]
+
+
+class Ended(TypedDict):
+    """It ends within a step of the engine."""
+
+    id: str
+    object: Literal["request.cancelled"]
+    cancelled: Literal[True]

@@ -13,6 +13,7 @@ from quart_trio import QuartTrio
 from tokenizers import Tokenizer
 
 from actors import messages as m
+from actors.desk import FrontDesk
 from actors.snapshots import (
     AdmitterSnapshot,
     CacheSnapshot,
@@ -23,17 +24,22 @@ from actors.snapshots import (
     MonitorSnapshot,
     PrefillingSequence,
     PrefillSnapshot,
+    ProbeSnapshot,
     RoomState,
     SchedulerSnapshot,
+    Tally,
+    Trouble,
 )
 from api.app import create_app
 from api.context import ApiContext
 from api.server import http_config
 from api.text.codec import HfCodec
+from runtime.engine.host import Vitals
 from runtime.settings import Settings
 from runtime.types import (
     CacheStrategy,
     CancelCause,
+    DivergenceCause,
     FinishReason,
     HitType,
     MemoryUsage,
@@ -212,6 +218,22 @@ CACHE = CacheSnapshot(
 )
 
 
+PROBE = ProbeSnapshot(
+    rounds=3,
+    under_way=False,
+    diverged=True,
+    threshold=0.95,
+    tallies={
+        DivergenceCause.COMPANY: Tally(8, 256, 0.75, 4, 0.125),
+        DivergenceCause.CACHE: Tally(4, 128, 1.0, None, 0),
+    },
+    ended_at=3.0,
+    given_up=1,
+)
+VITALS = Vitals(pid=77, doing="Decode", silent_s=0.25, under_way=2)
+TROUBLE = Trouble(at=1.5, level="warning", who="scheduler", text="something is not as it should be")
+
+
 def snapshot(room: RoomState = RoomState.READY, *, draining: bool = False) -> HouseSnapshot:
     """A house with three requests: `a` waits, `b` is in prefill, `c` produces tokens."""
     a, b, c = RequestId("a"), RequestId("b"), RequestId("c")
@@ -222,7 +244,7 @@ def snapshot(room: RoomState = RoomState.READY, *, draining: bool = False) -> Ho
         restarts={"engine_room": 1},
         facts=API_FACTS,
         mailboxes={"scheduler": MailboxSnapshot(depth=0, capacity=10, handled=7)},
-        admitter=AdmitterSnapshot((a, b, c), 132, draining, PressureLevel.NORMAL, 9, 100, 50, 6, 1),
+        admitter=AdmitterSnapshot((a, b, c), 132, draining, PressureLevel.NORMAL, 9, 100, 50, 6, 1, (1.0, 2.0, 4.5)),
         scheduler=SchedulerSnapshot((a,), (b,), (c,), ("decode",), 3, 32, None, 40, 2),
         prefill=PrefillSnapshot((PrefillingSequence(b, 25, 100, 10, HitType.PREFIX, 64),)),
         decode=DecodeSnapshot((DecodingSequence(c, 16, 64, 0, 0, HitType.MISS, 0.25, 12.5),)),
@@ -232,7 +254,7 @@ def snapshot(room: RoomState = RoomState.READY, *, draining: bool = False) -> Ho
     )
 
 
-def make_app(desk: FakeDesk, codec: HfCodec, backend: str, **settings: object) -> Quart:
+def make_app(desk: FrontDesk, codec: HfCodec, backend: str, **settings: object) -> Quart:
     context = ApiContext(
         settings=Settings.model_validate(settings, by_name=True),
         desk=desk,

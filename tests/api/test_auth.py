@@ -40,6 +40,7 @@ async def test_a_missing_or_wrong_key_is_a_401_on_every_route(
         ("GET", "/v1/status"),
         ("GET", "/v1/cache"),
         ("DELETE", "/v1/cache"),
+        ("DELETE", "/v1/requests/c"),
         ("GET", "/v1/actors"),
         ("GET", "/v1/nowhere"),
         ("OPTIONS", "/v1/models"),
@@ -49,6 +50,7 @@ async def test_a_missing_or_wrong_key_is_a_401_on_every_route(
         assert reply.headers["www-authenticate"] == "Bearer"
         assert reply.headers["x-should-retry"] == "false"
     assert desk.admitted == []
+    assert desk.cancelled == []
 
 
 @pytest.mark.parametrize(

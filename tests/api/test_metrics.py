@@ -10,8 +10,9 @@ from quart import Quart
 
 from actors.snapshots import RoomState
 from api.text.codec import HfCodec
+from runtime.types import RuntimeMode
 from tests.api.calling import call
-from tests.api.fakes import CHAT, FakeDesk, make_app, says, snapshot
+from tests.api.fakes import CHAT, PROBE, FakeDesk, make_app, says, snapshot
 
 pytestmark = pytest.mark.anyio
 
@@ -86,6 +87,24 @@ async def test_a_state_is_one_for_what_is_and_zero_for_what_is_not(measured: Qua
     states = {state: value(samples, "server_state", state=state) for state in ("loading", "ready", "restarting")}
     assert states == {"loading": 0, "ready": 0, "restarting": 1}
     assert value(samples, "server_restarts_total", supervisor="engine_room") == 1
+
+
+async def test_what_the_probes_found_has_series_where_there_are_probes(measured: Quart, desk: FakeDesk) -> None:
+    assert not [name for name, _ in await scrape(measured) if name.startswith("troupe_divergence")]
+    house = snapshot()
+    assert house.scheduler
+    serial = replace(house.scheduler, mode=RuntimeMode.SIMPLE, serialised=True)
+    desk.house = replace(house, scheduler=serial, probe=PROBE)
+    samples = await scrape(measured)
+    assert value(samples, "divergence_rounds_total") == 3
+    assert value(samples, "divergence_rounds_given_up_total") == 1
+    assert value(samples, "divergence_diverged") == 1
+    assert value(samples, "divergence_threshold_ratio") == 0.95
+    agreement = {cause: value(samples, "divergence_agreement_ratio", cause=cause) for cause in ("company", "cache")}
+    assert agreement == {"company": 0.75, "cache": 1.0}
+    assert value(samples, "scheduler_serialized") == 1
+    modes = {mode: value(samples, "scheduler_mode", mode=mode) for mode in ("simple", "batched")}
+    assert modes == {"simple": 1, "batched": 0}
 
 
 async def test_what_nobody_knows_has_no_series(measured: Quart, desk: FakeDesk) -> None:

@@ -6,11 +6,15 @@ from typing import cast
 import anyio
 import orjson
 import pytest
+from pydantic import TypeAdapter
 from quart import Quart
 
 from actors.snapshots import HouseSnapshot, RoomState
+from api.schema.document import readable
+from api.schema.replies import Status
+from runtime.types import RuntimeMode
 from tests.api.calling import call
-from tests.api.fakes import FakeDesk, events, snapshot
+from tests.api.fakes import PROBE, TROUBLE, VITALS, FakeDesk, events, snapshot
 
 pytestmark = pytest.mark.anyio
 
@@ -51,11 +55,13 @@ async def test_status_tells_what_runs_what_waits_and_what_it_costs(app: Quart) -
         "total_completion_tokens": 50,
         "metal": {"active_memory_gb": 2.0, "peak_memory_gb": 3.0, "cache_memory_gb": 1.0},
         "memory": {"pressure": "normal", "engine_resident_gb": 4.0, "system_used_percent": 50.0},
-        "runtime": {"active_concurrency": 3, "peak_concurrency": 6},
+        "runtime": {"mode": "batched", "serialized": False, "active_concurrency": 3, "peak_concurrency": 6},
+        "divergence": None,
     }
     waiting, prefilling, decoding = requests
     assert waiting == {
         "request_id": "a",
+        "age_s": 4.0,
         "phase": "queued",
         "tokens_per_second": 0.0,
         "ttft_s": None,
@@ -67,6 +73,7 @@ async def test_status_tells_what_runs_what_waits_and_what_it_costs(app: Quart) -
     }
     assert prefilling == waiting | {
         "request_id": "b",
+        "age_s": 3.0,
         "phase": "prefill",
         "progress": 0.25,
         "cache_hit_type": "prefix",
@@ -75,6 +82,7 @@ async def test_status_tells_what_runs_what_waits_and_what_it_costs(app: Quart) -
     }
     assert decoding == waiting | {
         "request_id": "c",
+        "age_s": 0.5,
         "phase": "generation",
         "tokens_per_second": 12.5,
         "ttft_s": 0.25,
@@ -96,11 +104,48 @@ async def test_status_of_a_closed_engine_room_has_everybody_waiting(
     assert cast("dict[str, object]", body["metal"])["active_memory_gb"] is None
     assert set(cast("dict[str, object]", body["memory"]).values()) == {None}
     assert body["num_preemptions"] == 0
+    assert cast("dict[str, object]", body["runtime"])["mode"] is None
 
 
-async def test_actors_are_the_whole_snapshot(app: Quart) -> None:
+async def test_status_tells_what_the_probes_found_and_what_follows_from_it(app: Quart, desk: FakeDesk) -> None:
+    house = snapshot()
+    assert house.scheduler
+    serial = replace(house.scheduler, mode=RuntimeMode.SIMPLE, serialised=True)
+    desk.house = replace(house, scheduler=serial, probe=PROBE)
+    body = (await call(app, "GET", "/v1/status")).json
+    TypeAdapter(readable(Status)).validate_python(body, strict=True)
+    runtime = cast("dict[str, object]", body["runtime"])
+    assert (runtime["mode"], runtime["serialized"]) == ("simple", True)
+    company = {
+        "prompts": 8,
+        "compared_tokens": 256,
+        "agreement": 0.75,
+        "first_difference": 4,
+        "largest_logprob_difference": 0.125,
+    }
+    assert cast("dict[str, dict[str, object]]", body["divergence"]).pop("tallies")["company"] == company
+    assert body["divergence"] == {
+        "rounds": 3,
+        "given_up": 1,
+        "under_way": False,
+        "diverged": True,
+        "threshold": 0.95,
+        "seconds_since_round": 2.0,
+    }
+
+
+async def test_how_old_a_request_is_is_null_where_nobody_says_when_it_came(app: Quart, desk: FakeDesk) -> None:
+    house = snapshot()
+    assert house.admitter
+    desk.house = replace(house, admitter=replace(house.admitter, arrived_at=()))
+    requests = cast("list[dict[str, object]]", (await call(app, "GET", "/v1/status")).json["requests"])
+    assert [each["age_s"] for each in requests] == [None] * 3
+
+
+async def test_actors_are_the_whole_snapshot(app: Quart, desk: FakeDesk) -> None:
+    desk.house = replace(snapshot(), probe=PROBE, engine=VITALS, troubles=(TROUBLE,))
     body = (await call(app, "GET", "/v1/actors")).json
-    assert body == orjson.loads(orjson.dumps(snapshot(), option=orjson.OPT_NON_STR_KEYS))
+    assert body == orjson.loads(orjson.dumps(desk.house, option=orjson.OPT_NON_STR_KEYS))
     assert cast("dict[str, object]", body["admitter"])["open_requests"] == ["a", "b", "c"]
     assert cast("dict[str, object]", body["cache"])["hits"] == {"exact": 2, "lcp": 1, "miss": 9}
 
