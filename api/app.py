@@ -10,11 +10,13 @@ from api.completions import completion_routes
 from api.context import ApiContext
 from api.cors import allow_origins
 from api.errors import respond
+from api.health.routes import health_routes
 from api.messages import messages_routes
 from api.metrics import show_metrics
 from api.models import model_routes
 from api.openapi import openapi_routes
 from api.operations import operation_routes
+from api.page.serve import page_routes
 from api.questions import Questions
 from api.responses import response_routes
 
@@ -39,9 +41,10 @@ def create_app(context: ApiContext, *, app_class: type[Quart] = Quart) -> Quart:
     questions = Questions(context)
     for dialect in (chat_routes, response_routes, messages_routes):
         app.register_blueprint(dialect(context, questions))
-    for routes in (completion_routes, model_routes, operation_routes, cache_routes):
+    for routes in (completion_routes, model_routes, operation_routes, cache_routes, health_routes):
         app.register_blueprint(routes(context))
     app.register_blueprint(openapi_routes(settings))
+    app.register_blueprint(page_routes())
     app.register_error_handler(Exception, respond)
     app.before_request(note_route)
     if settings.cors_origins:

@@ -1,6 +1,7 @@
 """What every route is given: the settings, the front desk, the codec, and what the model is called."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from actors.desk import FrontDesk
 from api.errors import ApiError
@@ -20,6 +21,8 @@ class ApiContext:
     """The id that replies and /v1/models carry."""
     created: int
     """What /v1/models says of when the model was made, in Unix seconds."""
+    model_dir: Path | None = None
+    """Where its files are; None if nobody may look."""
 
     def facts(self) -> ModelFacts:
         """What the loaded model is.

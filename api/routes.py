@@ -32,6 +32,8 @@ class Route:
     summary: str
     reply: type | None
     """None is text."""
+    text: str = "text/plain"
+    """The media type of such a reply."""
     body: type[Body] | None = None
     streams: str = ""
     """What the data of its server-sent events is, where it may answer with a stream."""
@@ -165,6 +167,20 @@ ROUTES = (
         healthy_only=True,
         open=True,
     ),
+    Route(
+        method="get",
+        path="/health/diagnostics",
+        summary="Whether types, stop tokens, memory, versions and batches are as they should be",
+        reply=r.HealthReport,
+    ),
     Route(method="get", path="/openapi.json", summary="This document", reply=dict[str, object]),
+    Route(
+        method="get",
+        path="/",
+        summary="The actors and the requests, live in a browser",
+        reply=None,
+        text="text/html",
+        open=True,
+    ),
 )
 METRICS = Route(method="get", path="/metrics", summary="For Prometheus", reply=None, open=True)

@@ -222,6 +222,32 @@ class Health(TypedDict):
     uptime_s: float
 
 
+class HealthCheck(TypedDict):
+    status: Literal["ok", "warning", "error", "unknown"]
+    """`unknown` where nobody has looked."""
+    detail: str
+    mend: str | None
+    """What to do about it; null where there is nothing to mend."""
+    figures: dict[str, object]
+
+
+class HealthChecks(TypedDict):
+    dtype: HealthCheck
+    eos_template: HealthCheck
+    memory_pressure: HealthCheck
+    versions: HealthCheck
+    batch_invariance: HealthCheck
+
+
+class HealthReport(TypedDict):
+    """`status` is the worst of all checks that know anything."""
+
+    status: Literal["ok", "warning", "error", "unknown"]
+    model: str
+    uptime_s: float
+    checks: HealthChecks
+
+
 class QueueNumbers(TypedDict):
     running: bool
     queue_size: int

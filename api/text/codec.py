@@ -17,6 +17,7 @@ from api.text.encoder import GuardedEncoder
 from api.text.loading import configured_stop_ids, ids_in, load_tokeniser
 from api.text.shield import MarkedText, Shield
 from api.text.template import ChatTemplate
+from api.text.turn_ends import TurnEnds, turn_ends
 from api.text.vocabulary import byte_ids, byte_level_bytes, control_tokens, decoder_types
 
 LONG_TEXT = 4_000
@@ -79,6 +80,10 @@ class TextCodec(Protocol):
         """What one token stands for; a special token for its name, an id without a token for nothing."""
         ...
 
+    async def turn_ends(self) -> TurnEnds:
+        """What the stop ids are taken from, and what the chat template writes behind an answer."""
+        ...
+
 
 class HfCodec:
     """The tokeniser in a model directory, as transformers loads it.
@@ -113,6 +118,7 @@ class HfCodec:
         self._template = ChatTemplate(self.chat_template, self._render)
         self._reserved = _RESERVED | set(self._hf.special_tokens_map)
         self._one_at_a_time = anyio.CapacityLimiter(1)
+        self._path = path
 
     @property
     def stop_ids(self) -> frozenset[int]:
@@ -179,6 +185,10 @@ class HfCodec:
     def token_bytes(self, token_id: int) -> bytes:
         """See TextCodec."""
         return self._known_bytes(token_id)
+
+    async def turn_ends(self) -> TurnEnds:
+        """See TextCodec."""
+        return await self._work(lambda: turn_ends(self._hf, self._path), is_long=True)
 
     def _token_bytes(self, token_id: int) -> bytes:
         token = self._backend.id_to_token(token_id)
