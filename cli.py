@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import anyio
 
-from runtime import __version__, settings
+from runtime import __version__, log, settings
 from runtime.errors import SettingsError, TroupeError
 from runtime.settings import Settings
 
@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = arguments.pop("command")
         return int(command(arguments))
     except TroupeError as error:
-        print(f"troupe: {error}", file=sys.stderr)
+        log.say(f"troupe: {error}", logging.ERROR)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -33,13 +33,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def serve(arguments: dict[str, object]) -> int:
     config = arguments.pop("config", None)
     chosen = settings.load(arguments, config=config if isinstance(config, Path) else None)
-    logging.basicConfig(
-        level=chosen.log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", stream=sys.stderr
-    )
+    log.configure(chosen.log_format, chosen.log_level)
     from api import server
     from runtime.models.resolve import resolve
 
-    files = resolve(chosen.model, say=_say, trust_remote_code=chosen.trust_remote_code)
+    files = resolve(chosen.model, say=log.say, trust_remote_code=chosen.trust_remote_code)
     anyio.run(server.serve, chosen, files, backend=chosen.event_loop)
     return 0
 
@@ -56,7 +54,7 @@ def pull(arguments: dict[str, object]) -> int:
     from runtime.models.resolve import resolve
 
     files = resolve(
-        str(arguments["model"]), say=_say, trust_remote_code=bool(arguments.get("trust_remote_code", False))
+        str(arguments["model"]), say=log.say, trust_remote_code=bool(arguments.get("trust_remote_code", False))
     )
     print(f"{files.model_id} is ready to be served.")
     return 0
@@ -71,10 +69,6 @@ def bench(arguments: dict[str, object]) -> int:
     else:
         run.side_by_side(write if isinstance(write, Path) else None)
     return 0
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)
 
 
 # --- the parser ---

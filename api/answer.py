@@ -79,7 +79,8 @@ async def answer(context: ApiContext, question: Question, writer: Writer) -> Res
         ApiError: the prompts cannot be served, are not let in, or, for a whole reply, do not finish.
     """
     exchange = Exchange(writer.id, _order(context, question), desk=context.desk, codec=context.codec)
-    current_call.get().exchange = exchange
+    call = current_call.get()
+    call.exchange, call.model = exchange, question.body.model
     arrived_at = question.arrived_at
     await exchange.begin(arrived_at=arrived_at, deadline=arrived_at + context.settings.timeout)
     if question.body.stream:

@@ -3,7 +3,7 @@
 import logging
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
@@ -19,6 +19,7 @@ from hypercorn.typing import (
 from quart import request
 
 from api.exchange import Exchange
+from runtime.log import current_request
 
 log = logging.getLogger("troupe.access")
 
@@ -34,6 +35,21 @@ LAST_SEND_S = 5.0
 UPLOAD_S = 30.0
 """How long a reply waits for a body that nobody wants to be all there."""
 
+LONGEST_PATH = 200
+"""Characters of a path that the log repeats."""
+
+SHOWN = {
+    "first_byte_s": "first",
+    "queue_s": "queue",
+    "prefill_s": "prefill",
+    "decode_s": "decode",
+    "prompt_tokens": "prompt",
+    "cached_tokens": "cached",
+    "completion_tokens": "completion",
+    "error": "error",
+}
+"""What a line of text tells behind its status and duration, and by what name."""
+
 
 @dataclass(slots=True)
 class Call:
@@ -44,8 +60,12 @@ class Call:
     id: str = field(default_factory=lambda: secrets.token_hex(12))
     route: str | None = None
     """The template of the route that took it, such as /v1/models/<path:model_id>; None if none did."""
+    headers: Iterable[tuple[bytes, bytes]] = ()
+    """The request's; keys are among them."""
     exchange: Exchange | None = None
     """Set by the route, if it asks for tokens."""
+    model: str | None = None
+    """What that asked for, in the client's words."""
     started_at: float = field(default_factory=time.monotonic)
     received_bytes: int = 0
     """Of the request's body, so far."""
@@ -70,6 +90,12 @@ class Call:
     def first_byte_s(self) -> float | None:
         """From arrival to the first byte of the reply's body; None if there was none."""
         return self.first_body_at - self.started_at if self.first_body_at else None
+
+    @property
+    def failure(self) -> str | None:
+        """The code of the error that the house ended it with: the status of a stream is sent before it fails."""
+        times = self.exchange.times.values() if self.exchange else ()
+        return next((each.failure for each in times if each.failure), None)
 
 
 current_call: ContextVar[Call] = ContextVar("current_call")
@@ -100,8 +126,9 @@ class CallKeeper:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        call = Call(scope["method"], scope["path"])
+        call = Call(scope["method"], scope["path"], headers=scope["headers"])
         current_call.set(call)
+        current_request.set(call.id)
         try:
             await self._app(scope, _watched_receive(call, receive), _watched_send(call, send))
         except Exception:
@@ -167,10 +194,32 @@ async def _send_last(call: Call, send: ASGISendCallable, event: ASGISendEvent) -
 
 def _log(call: Call) -> None:
     """One line, without content and without keys."""
-    line = f"{call.id} {call.method} {call.path[:200]!a} {call.outcome} {call.lasted_s:.3f}s"
-    if call.first_byte_s is not None:
-        line += f" first={call.first_byte_s:.3f}s"
+    line = f"{call.id} {call.method} {call.path[:LONGEST_PATH]!a} {call.outcome} {call.lasted_s:.3f}s"
+    fields = {name: value for name, value in _fields(call).items() if value is not None}
+    shown = [f" {name}={_shown(fields[key])}" for key, name in SHOWN.items() if key in fields]
+    log.info("%s", line + "".join(shown), extra=fields)
+
+
+def _shown(value: object) -> str:
+    return f"{value:.3f}s" if isinstance(value, float) else str(value)
+
+
+def _fields(call: Call) -> dict[str, object]:
+    """What is known of a call that has ended; times are those of its first choice."""
+    fields: dict[str, object] = {
+        "request_id": call.id,
+        "method": call.method,
+        "path": call.path[:LONGEST_PATH],
+        "route": call.route,
+        "status": call.outcome,
+        "duration_s": round(call.lasted_s, 6),
+        "first_byte_s": None if call.first_byte_s is None else round(call.first_byte_s, 6),
+        "error": call.failure,
+    }
     if call.exchange:
-        usage = call.exchange.cost
-        line += f" prompt={usage.prompt_tokens} cached={usage.cached_tokens} completion={usage.completion_tokens}"
-    log.info(line)
+        cost = call.exchange.cost
+        fields |= {"prompt_tokens": cost.prompt_tokens, "cached_tokens": cost.cached_tokens}
+        fields["completion_tokens"] = cost.completion_tokens
+        first = next(iter(call.exchange.times.values()))
+        fields |= {f"{phase}_s": round(seconds, 6) for phase, seconds in first.seconds.items()}
+    return fields

@@ -1,7 +1,8 @@
 """One HTTP call that wants tokens: prompts become requests, replies become text, and leaving cancels."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, assert_never
 
 from actors.desk import FrontDesk
@@ -20,11 +21,14 @@ from actors.messages import (
     Usage,
 )
 from actors.replies import Replies
-from api.errors import of_last_word
+from api.errors import ApiError, of_last_word
 from api.parsers.parts import Part, joined
 from api.text.choice import PLAIN, ChoiceText, Reading, ScoredToken
 from api.text.codec import TextCodec
+from api.times import Times
 from runtime.types import CancelCause, FinishReason, RequestId, Sampling, TokenOutput
+
+log = logging.getLogger("troupe.exchange")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,7 @@ class _Choice:
     prompt_tokens: int
     usage: Usage | None = None
     """What the house says it cost, from the last word on."""
+    times: Times = field(default_factory=Times)
 
     def ending(self, reason: FinishReason | None) -> Ending | None:
         """How it ended, given what the engine says of it."""
@@ -135,9 +140,10 @@ class Exchange:
         self._desk.admit(requests)
         # All are let in or none, so the first reply tells.
         reply = await anext(self._replies)
+        self._choices[reply.request_id].times.note(reply)
         if isinstance(reply, Rejected):
             self._open.clear()
-            raise of_last_word(reply, timeout_s=self._timeout_s)
+            raise self._failed(reply)
 
     async def next_event(self) -> ChoiceEvent | None:
         """The next event; None once every request had its last word. Cancelling it loses nothing.
@@ -162,6 +168,11 @@ class Exchange:
             longest=max(choice.prompt_tokens + choice.text.tokens for choice in self._choices.values()),
         )
 
+    @property
+    def times(self) -> Mapping[RequestId, Times]:
+        """Of each choice, in their order: by the name of its request."""
+        return {request_id: choice.times for request_id, choice in self._choices.items()}
+
     def leave(self) -> None:
         """End whatever still runs; nobody is interested any more."""
         for request_id in self._choices:
@@ -169,6 +180,8 @@ class Exchange:
                 self._desk.cancel(request_id, CancelCause.CLIENT_LEFT)
         self._open.clear()
         self._replies.close()
+        for choice in self._choices.values():
+            choice.times.left()
 
     def _request(self, choice: _Choice, arrived_at: float, deadline: float) -> Request:
         return Request(
@@ -185,6 +198,7 @@ class Exchange:
 
     def _event(self, reply: Reply) -> ChoiceEvent | None:
         choice = self._choices[reply.request_id]
+        choice.times.note(reply)
         match reply:
             case Accepted() | Staged() | PrefillAdvanced():
                 return None
@@ -199,11 +213,18 @@ class Exchange:
             case Cancelled() | Failed() | Rejected():
                 self._open.discard(reply.request_id)
                 if not choice.text.stopped:
-                    raise of_last_word(reply, timeout_s=self._timeout_s)
+                    raise self._failed(reply)
                 choice.usage = reply.usage if isinstance(reply, Cancelled) else None
                 return None
             case _:
                 assert_never(reply)
+
+    def _failed(self, word: Cancelled | Failed | Rejected) -> ApiError:
+        error = of_last_word(word, timeout_s=self._timeout_s)
+        self._choices[word.request_id].times.failure = error.code
+        if isinstance(word, Failed) and not word.refused:
+            log.error("%s failed: %s", word.request_id, word.error)
+        return error
 
     def _news(
         self, choice: _Choice, tokens: Sequence[TokenOutput], finish_reason: FinishReason | None

@@ -4,7 +4,6 @@
 the socket is closed at the other end, however busy it is: no orphan outlives its parent.
 """
 
-import logging
 import os
 import signal
 import socket
@@ -13,6 +12,7 @@ import threading
 import time
 from queue import SimpleQueue
 
+from runtime import log
 from runtime.engine import wire
 from runtime.engine.border import attempt, factory_named, start
 from runtime.engine.commands import Alive, Command, CommandFailed
@@ -72,7 +72,7 @@ def main() -> int:
     descriptor, factory = sys.argv[1:3]
     # Ctrl-C in a terminal reaches the whole group; when to end is the parent's to say.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    logging.basicConfig(format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", stream=sys.stderr)
+    log.configure_child(os.environ)
     return Child(socket.socket(fileno=int(descriptor))).run(factory_named(factory))
 
 

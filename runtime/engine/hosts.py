@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from runtime import log
 from runtime.engine import blas
 from runtime.engine.border import factory_named
 from runtime.engine.commands import LoadModel
@@ -33,4 +34,5 @@ def make_host(settings: Settings, model: Path, *, factory: str = MLX_ENGINE) -> 
         return ThreadHost(factory_named(factory), load)
     found = blas.find(os.environ.get("LD_PRELOAD", ""))
     patience = Patience(loading_s=settings.engine_load_timeout, working_s=settings.engine_hang_timeout)
-    return ProcessHost(factory, load, patience, environment=found.environment if found else None)
+    environment = log.environment(settings.log_format, settings.log_level)
+    return ProcessHost(factory, load, patience, environment=environment | (found.environment if found else {}))

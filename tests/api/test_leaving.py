@@ -101,7 +101,10 @@ async def test_the_log_has_one_line_per_call_with_its_costs_and_without_its_cont
         app, "POST", "/v1/completions", PROMPT | {"stream": stream}, headers={"Authorization": "Bearer k3y"}
     )
     (line,) = [record.getMessage() for record in caplog.records if record.name == "troupe.access"]
-    pattern = r"(\w{24}) POST '/v1/completions' 200 \d\.\d{3}s first=\d\.\d{3}s prompt=(\d+) cached=0 completion=8"
+    pattern = (
+        r"(\w{24}) POST '/v1/completions' 200 \d\.\d{3}s first=\d\.\d{3}s decode=\d\.\d{3}s"
+        r" prompt=(\d+) cached=0 completion=8"
+    )
     matched = re.fullmatch(pattern, line)
     assert matched
     assert matched[1] == reply.headers["x-request-id"]
