@@ -11,7 +11,7 @@ from api.errors import ApiError
 from api.rate_limit import RateLimit
 from runtime.settings import Settings
 
-OPEN_ENDPOINTS = frozenset({"operations.show_health", "metrics.show"})
+OPEN_ENDPOINTS = frozenset({"operations.show_health", "metrics.show", "page.show"})
 
 KEY_HOLDER = "key"
 """The client's name if it has the key: there is one key, so there is one such client."""

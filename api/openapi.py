@@ -104,7 +104,7 @@ def _parameters(route: Route) -> Iterator[Json]:
 
 def _replies(route: Route, references: Mapping[type, Json], settings: Settings) -> Iterator[tuple[str, Json]]:
     """The replies of a route by status, the good one first."""
-    kind = "application/json" if route.reply else "text/plain"
+    kind = "application/json" if route.reply else route.text
     content: Json = {kind: {"schema": references[route.reply] if route.reply else {"type": "string"}}}
     good: Json = {"description": route.summary, "content": content}
     if route.streams:
