@@ -16,9 +16,13 @@ def capabilities(settings: Settings, model_id: str, facts: ModelFacts) -> Capabi
         "rate_limit": {"enabled": settings.rate_limit > 0, "requests_per_minute": settings.rate_limit or None},
         "features": _features(settings),
         "parsers": {"tool_call": settings.tool_parser, "reasoning": settings.reasoning_parser},
-        "diagnostics": {"levels": ["basic"], "default_level": "basic"},
+        "diagnostics": {"levels": ["basic", "deep"], "default_level": "basic"},
         "limits": _limits(settings, facts),
-        "policies": {"repetition": {"default_mode": "off", "supported_modes": ["off"], "request_override": False}},
+        "runtime": {"mode": settings.mode.value, "mode_threshold": settings.runtime_mode_threshold},
+        "policies": {
+            "repetition": {"default_mode": "off", "supported_modes": ["off"], "request_override": False},
+            "sampling": {"greedy_forced": settings.deterministic},
+        },
     }
 
 
@@ -33,6 +37,8 @@ def _features(settings: Settings) -> Features:
         "request_diagnostics": True,
         "strict_model_id": settings.strict_model_id,
         "metrics": settings.enable_metrics,
+        "deterministic": settings.deterministic,
+        "batch_invariant": settings.batch_invariant,
     }
 
 

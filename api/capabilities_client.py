@@ -49,6 +49,10 @@ class Features(TypedDict):
     request_diagnostics: bool
     strict_model_id: bool
     metrics: bool
+    deterministic: bool
+    """Whether the same request gets the same answer: one sequence at a time, greedy."""
+    batch_invariant: bool
+    """Whether a request's tokens are the same whatever else runs."""
 
 
 class Parsers(TypedDict):
@@ -74,14 +78,27 @@ class Limits(TypedDict):
     max_queue_size: int
 
 
+class Runtime(TypedDict):
+    mode: str
+    """`simple` is one sequence at a time, `batched` many; `auto` is simple until some come together."""
+    mode_threshold: int
+    """Open requests at which `auto` becomes batched."""
+
+
 class RepetitionPolicy(TypedDict):
     default_mode: str
     supported_modes: list[str]
     request_override: bool
 
 
+class SamplingPolicy(TypedDict):
+    greedy_forced: bool
+    """Whether every request is greedy, whatever temperature and top_p it names."""
+
+
 class Policies(TypedDict):
     repetition: RepetitionPolicy
+    sampling: SamplingPolicy
 
 
 class Capabilities(TypedDict):
@@ -96,6 +113,7 @@ class Capabilities(TypedDict):
     parsers: Parsers
     diagnostics: Diagnostics
     limits: Limits
+    runtime: Runtime
     policies: Policies
 
 

@@ -8,8 +8,9 @@ from quart import Blueprint, Response
 
 from api.answer import Json, answer
 from api.body import read_body
-from api.choices import ChoicesWriter, diagnosed, new_id
+from api.choices import ChoicesWriter, new_id
 from api.context import ApiContext
+from api.diagnostics import diagnosis
 from api.exchange import ChoiceEvent
 from api.logprobs import chat_logprobs
 from api.parsers.parts import CallArguments, CallClosed, CallOpened, Content, Part, Thinking
@@ -32,7 +33,7 @@ def chat_routes(context: ApiContext, questions: Questions) -> Blueprint:
             model=context.model_id,
             n=body.n,
             include_usage=body.include_usage,
-            diagnosed=diagnosed(body, context),
+            diagnosis=diagnosis(body, context),
             codec=context.codec,
             scored=body.logprobs,
             reasons=context.settings.reasoning_parser is not None,

@@ -6,13 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from api import diagnostics, sse
+from api import sse
 from api.answer import Json
 from api.call import current_call
-from api.context import ApiContext
+from api.diagnostics import Diagnosis
 from api.errors import ApiError
 from api.exchange import ChoiceEvent, Cost
-from api.schema.generation import GenerationBody
 
 
 def new_id(prefix: str) -> str:
@@ -30,8 +29,8 @@ class ChoicesWriter(ABC):
     """How many choices there are."""
     include_usage: bool
     """Whether a stream tells what it cost."""
-    diagnosed: int | None
-    """The model's context in tokens, if the reply is to hold diagnostics."""
+    diagnosis: Diagnosis | None
+    """What diagnostics the reply is to hold."""
     created: int = field(default_factory=lambda: int(time.time()))
 
     whole_object: ClassVar[str]
@@ -75,9 +74,7 @@ class ChoicesWriter(ABC):
         return sse.HEARTBEAT
 
     def _diagnostics(self, cost: Cost) -> Json:
-        if self.diagnosed is None:
-            return {}
-        return {"diagnostics": diagnostics.basic(used_tokens=cost.longest, context_tokens=self.diagnosed)}
+        return {"diagnostics": self.diagnosis.told(cost)} if self.diagnosis else {}
 
     def _chunk(self, choice: Json) -> bytes:
         chunk = self._envelope(self.chunk_object, [choice])
@@ -87,11 +84,6 @@ class ChoicesWriter(ABC):
 
     def _envelope(self, kind: str, choices: list[Json]) -> Json:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model, "choices": choices}
-
-
-def diagnosed(body: GenerationBody, context: ApiContext) -> int | None:
-    """See ChoicesWriter."""
-    return context.facts().context_tokens if body.include_diagnostics else None
 
 
 def usage(cost: Cost) -> Json:

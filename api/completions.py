@@ -8,8 +8,9 @@ from quart import Blueprint, Response
 
 from api.answer import Json, Question, answer
 from api.body import read_body
-from api.choices import ChoicesWriter, diagnosed, new_id
+from api.choices import ChoicesWriter, new_id
 from api.context import ApiContext
+from api.diagnostics import diagnosis
 from api.exchange import ChoiceEvent
 from api.logprobs import completion_logprobs, echoed
 from api.parsers.parts import Content
@@ -41,7 +42,7 @@ def completion_routes(context: ApiContext) -> Blueprint:
             model=context.model_id,
             n=len(prompts) * body.n,
             include_usage=body.include_usage,
-            diagnosed=diagnosed(body, context),
+            diagnosis=diagnosis(body, context),
             codec=codec,
             scored_echo=body.score_prompt is not None,
             echoes=[_text(prompt, codec) for prompt in body.prompt for _ in range(body.n)] if body.echo else [],

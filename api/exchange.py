@@ -85,6 +85,8 @@ class Cost:
     """Those of the completion that were thinking."""
     longest: int
     """What the longest sequence holds, prompt and output together."""
+    requeued: int = 0
+    """How often a sequence went back in line: preempted, or by the death of an engine."""
 
 
 @dataclass(slots=True)
@@ -166,6 +168,7 @@ class Exchange:
             completion_tokens=sum(choice.text.tokens for choice in self._choices.values()),
             thinking_tokens=sum(choice.text.thinking_tokens for choice in self._choices.values()),
             longest=max(choice.prompt_tokens + choice.text.tokens for choice in self._choices.values()),
+            requeued=sum(max(0, choice.times.runs - 1) for choice in self._choices.values()),
         )
 
     @property

@@ -75,7 +75,7 @@ class GenerationBody(Body):
     stream_options: StreamOptions | None = None
     include_diagnostics: bool = False
     """Tell in the reply what the request asked of the server."""
-    diagnostics_level: Literal["basic"] | None = None
+    diagnostics_level: Literal["basic", "deep"] | None = None
     service_tier: Literal["auto", "default"] | None = None
     user: str | None = None
     metadata: object = None

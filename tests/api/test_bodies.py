@@ -104,7 +104,7 @@ BAD_CHATS: list[tuple[dict[str, object], str]] = [
     ({"tool_choice": "required"}, "tool_choice"),
     ({"verbosity": "high"}, "verbosity"),
     ({"modalities": ["text", "audio"]}, "modalities.1"),
-    ({"diagnostics_level": "deep"}, "diagnostics_level"),
+    ({"diagnostics_level": "thorough"}, "diagnostics_level"),
     ({"chat_template_kwargs": []}, "chat_template_kwargs"),
     ({"chat_template_kwargs": {"chat_template": "x"}}, "chat_template_kwargs.chat_template"),
     ({"prompt": "Hi"}, "prompt"),

@@ -13,7 +13,6 @@ import orjson
 import pytest
 from quart import Quart
 
-from api import diagnostics
 from api.capabilities import capabilities
 from api.capabilities_client import (
     Capabilities,
@@ -55,9 +54,19 @@ def test_what_is_said_follows_the_settings() -> None:
     assert rich["parsers"] == {"tool_call": "auto", "reasoning": "qwen3"}
     assert (rich["features"]["tools"], rich["features"]["reasoning"]) == (True, True)
     assert (rich["features"]["strict_model_id"], rich["features"]["metrics"]) == (True, True)
+    assert rich["diagnostics"] == {"levels": ["basic", "deep"], "default_level": "basic"}
     limits = rich["limits"]
     assert (limits["default_timeout_seconds"], limits["default_max_tokens"]) == (7.0, 100)
     assert (limits["max_thinking_tokens"], limits["max_body_bytes"]) == (9, 16 << 20)
+
+
+def test_how_reproducible_answers_are_is_said() -> None:
+    plain, one, many = described(), described(deterministic=True), described(batch_invariant=True)
+    assert plain["runtime"] == {"mode": "auto", "mode_threshold": 2}
+    assert (one["runtime"]["mode"], described(continuous_batching=True)["runtime"]["mode"]) == ("simple", "batched")
+    features = [(each["features"]["deterministic"], each["features"]["batch_invariant"]) for each in (plain, one, many)]
+    assert features == [(False, False), (True, False), (False, True)]
+    assert [each["policies"]["sampling"]["greedy_forced"] for each in (plain, one)] == [False, True]
 
 
 @pytest.mark.parametrize(
@@ -199,19 +208,3 @@ def test_the_client_needs_nothing_but_the_standard_library() -> None:
     )
     loaded = subprocess.run([sys.executable, "-S", "-c", script], capture_output=True, text=True, check=True).stdout
     assert set(loaded.split()) <= {"api", "__main__"}
-
-
-# --- diagnostics of a reply ---
-
-
-def test_basic_diagnostics_say_how_full_the_context_is() -> None:
-    assert diagnostics.basic(used_tokens=50, context_tokens=200) == {
-        "level": "basic",
-        "context": {
-            "used_tokens": 50,
-            "limit_tokens": 200,
-            "remaining_tokens": 150,
-            "used_fraction": 0.25,
-        },
-        "visual": {"images": 0},
-    }
