@@ -2,14 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from secrets import token_hex
 
 from actors import messages as m
 from actors.base import Actor, Mailbox, Ref
 from actors.cache_manager import CacheManager
 from actors.decode_worker import DecodeWorker
+from actors.divergence_probe import DivergenceProbe
 from actors.memory_monitor import MemoryMonitor
 from actors.policies.budget import KvBudget
 from actors.policies.prefix_cache import PrefixCache, chosen
+from actors.policies.probing import MOST_AT_ONCE
 from actors.prefill_worker import PrefillWorker
 from actors.request_admitter import RequestAdmitter
 from actors.scheduler import Scheduler
@@ -17,26 +20,28 @@ from actors.snapshots import MailboxSnapshot
 from runtime.engine.commands import ListKv, Result
 from runtime.engine.host import Deliver, EngineRef
 from runtime.settings import Settings
-from runtime.types import ModelFacts
+from runtime.types import DivergenceAction, ModelFacts, RuntimeMode
 
 
 class Boxes:
     """One mailbox per actor. They outlive the actors, so Refs stay valid across restarts.
 
-    Each is sized so that all open requests together cannot fill it: an overflow is a bug. Only the door's is without
-    bound, for what comes there is not let in yet: an Admit from each HTTP call, and a Cancel for each of its requests.
+    Each is sized so that all open requests and probes together cannot fill it: an overflow is a bug. Two are without
+    bound: the door's, for what comes there is not let in yet, an Admit from each HTTP call, and a Cancel for each
+    of its requests; and DivergenceProbe's, which samples of the traffic come to even while it is being restarted.
     """
 
     def __init__(self, credits: int) -> None:
-        capacity = 8 * credits + 256
+        capacity = 8 * (credits + MOST_AT_ONCE) + 256
         self.request_admitter = Mailbox[m.AdmitterWord]("request_admitter", None)
         self.scheduler = Mailbox[m.SchedulerWord]("scheduler", capacity)
         self.prefill_worker = Mailbox[m.PrefillWord]("prefill_worker", capacity)
         self.decode_worker = Mailbox[m.DecodeWord]("decode_worker", capacity)
         self.cache_manager = Mailbox[m.CacheWord]("cache_manager", capacity)
         self.memory_monitor = Mailbox[m.MonitorWord]("memory_monitor", capacity)
+        self.divergence_probe = Mailbox[m.ProbeWord]("divergence_probe", None)
         self._engine_room = (self.scheduler, self.prefill_worker, self.decode_worker, self.cache_manager)
-        self._all = (self.request_admitter, *self._engine_room, self.memory_monitor)
+        self._all = (self.request_admitter, *self._engine_room, self.memory_monitor, self.divergence_probe)
 
     def clear_engine_room(self) -> None:
         """Drop the mail of an earlier life."""
@@ -60,6 +65,10 @@ class Life:
     facts: ModelFacts
     budget: KvBudget
     max_concurrency: int
+    mode: RuntimeMode
+    """What it begins with: AUTO is one at a time that has not had company yet."""
+    serialised: bool
+    """Whether requests ran one at a time, because answers diverged, when the last life ended."""
     settings: Settings
     boxes: Boxes
 
@@ -86,6 +95,10 @@ def make_scheduler(life: Life) -> Actor[m.SchedulerWord]:
     return Scheduler(
         epoch=life.epoch,
         max_concurrency=life.max_concurrency,
+        mode=life.mode,
+        mode_threshold=life.settings.runtime_mode_threshold,
+        may_serialise=life.settings.batch_divergence_action is DivergenceAction.SERIALIZE,
+        serialised=life.serialised,
         prefill_chunk_tokens=life.settings.prefill_chunk,
         max_gap_ratio=life.settings.max_gap_ratio,
         request_admitter=life.boxes.request_admitter,
@@ -114,6 +127,8 @@ def make_decode_worker(life: Life) -> Actor[m.DecodeWord]:
         scheduler=life.boxes.scheduler,
         cache_manager=life.boxes.cache_manager,
         keep_kv=life.budget.keep_bytes > 0,
+        divergence_probe=life.boxes.divergence_probe,
+        sample_every=life.settings.batch_divergence_sample if life.settings.batch_divergence_monitor else 0,
     )
 
 
@@ -152,6 +167,18 @@ def make_memory_monitor(boxes: Boxes, settings: Settings, engine: EngineRef) -> 
     )
 
 
+def make_divergence_probe(boxes: Boxes, settings: Settings) -> Actor[m.ProbeWord]:
+    return DivergenceProbe(
+        name=f"probe-{token_hex(4)}",
+        mailbox=boxes.divergence_probe,
+        scheduler=boxes.scheduler,
+        mode=settings.mode,
+        max_concurrency=settings.max_concurrency,
+        interval_s=settings.batch_divergence_interval,
+        threshold=settings.batch_divergence_threshold,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Company:
     """A factory per role. A restart calls it again: a new life is a new object."""
@@ -162,3 +189,4 @@ class Company:
     decode_worker: Callable[[Life], Actor[m.DecodeWord]] = make_decode_worker
     cache_manager: Callable[[Life], Actor[m.CacheWord]] = make_cache_manager
     memory_monitor: Callable[[Boxes, Settings, EngineRef], Actor[m.MonitorWord]] = make_memory_monitor
+    divergence_probe: Callable[[Boxes, Settings], Actor[m.ProbeWord]] = make_divergence_probe

@@ -6,6 +6,7 @@ from typing import assert_never
 from actors import messages as m
 from actors.base import Actor, Ref
 from actors.policies.leases import grew
+from actors.policies.probing import is_reproducible
 from actors.snapshots import DecodeSnapshot, DecodingSequence
 from runtime.engine.commands import Decode, Decoded, DecodedRow, Join, JoinRow, SequenceFailed
 from runtime.engine.host import Deliver, EngineRef
@@ -75,14 +76,22 @@ class DecodeWorker(Actor[m.DecodeWord]):
         reply: Deliver,
         scheduler: Ref[m.SequenceSpoke | m.SequenceEnded | m.SequencePreempted | m.DecodeTurnEnded],
         cache_manager: Ref[m.KvGrew],
+        divergence_probe: Ref[m.ProbeCandidate],
         keep_kv: bool,
+        sample_every: int,
     ) -> None:
+        """`sample_every`: of so many greedy requests that are answered, one is told to DivergenceProbe; 0 is none."""
         self._engine = engine
         self._reply = reply
         self._scheduler = scheduler
         self._cache_manager = cache_manager
+        self._divergence_probe = divergence_probe
         self._keep_kv = keep_kv
         """Whether finished sequences leave their KV cache to the prefix index."""
+        self._sample_every = sample_every
+        self._greedy = 0
+        """How many greedy requests have been answered."""
+        self._produced_tokens = 0
         self._rows: dict[SequenceId, Row] = {}
 
     def receive(self, message: m.DecodeWord) -> None:
@@ -108,12 +117,14 @@ class DecodeWorker(Actor[m.DecodeWord]):
 
     def _join(self, sequence: m.Sequence) -> None:
         self._rows[sequence.sequence_id] = Row(sequence, unsent=list(sequence.unsent))
+        request = sequence.request
         row = JoinRow(
             sequence_id=sequence.sequence_id,
             history=sequence.history,
-            prompt_tokens=len(sequence.request.prompt_ids),
-            sampling=sequence.request.sampling,
-            keep_kv=self._keep_kv,
+            prompt_tokens=len(request.prompt_ids),
+            sampling=request.sampling,
+            keep_kv=self._keep_kv and request.leaves_kv,
+            apart=request.apart,
         )
         self._engine.submit(Join((row,)), self._reply)
 
@@ -130,6 +141,8 @@ class DecodeWorker(Actor[m.DecodeWord]):
         if not row.output:
             self._scheduler.tell(m.SequenceSpoke(row.sequence.request.request_id))
         grown = row.add(decoded.tokens, at)
+        if not row.sequence.request.background:
+            self._produced_tokens += len(decoded.tokens)
         if decoded.finish:
             self._finish(row, decoded.finish, decoded.kv_tokens)
             return
@@ -140,7 +153,17 @@ class DecodeWorker(Actor[m.DecodeWord]):
     def _finish(self, row: Row, reason: FinishReason, kv_tokens: int) -> None:
         request = row.sequence.request
         request.sink.last_word(m.Finished(request.request_id, tuple(row.unsent), reason, row.usage()))
+        self._sample(row)
         self._leave(row, row.history[:kv_tokens])
+
+    def _sample(self, row: Row) -> None:
+        """Now and then, have what was answered computed again."""
+        request = row.sequence.request
+        if self._sample_every and is_reproducible(request.sampling) and not request.background:
+            self._greedy += 1
+            if self._greedy % self._sample_every == 0:
+                output_ids = row.history[len(request.prompt_ids) :]
+                self._divergence_probe.tell(m.ProbeCandidate(request.prompt_ids, request.sampling, output_ids))
 
     def _fail(self, failed: SequenceFailed) -> None:
         if row := self._rows.get(failed.sequence_id):
@@ -169,7 +192,8 @@ class DecodeWorker(Actor[m.DecodeWord]):
         self._scheduler.tell(m.SequenceEnded(sequence.request.request_id, sequence.sequence_id, row.usage(), held))
 
     def snapshot(self) -> DecodeSnapshot:
-        return DecodeSnapshot(tuple(self._show(row) for row in self._rows.values()))
+        rows = [row for row in self._rows.values() if not row.sequence.request.background]
+        return DecodeSnapshot(tuple(self._show(row) for row in rows), self._produced_tokens)
 
     @staticmethod
     def _show(row: Row) -> DecodingSequence:

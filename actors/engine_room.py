@@ -9,13 +9,14 @@ import anyio
 from actors import messages as m
 from actors.company import Boxes, Company, Life
 from actors.policies.budget import kv_budget
+from actors.policies.mode import mode_at_first
 from actors.policies.prefix_cache import chosen
 from actors.snapshots import ActorSnapshot, CacheSnapshot, SchedulerSnapshot, emptied, with_earlier
 from actors.supervisor import describe, root_cause
 from runtime.engine.commands import Command
-from runtime.engine.host import Deliver, Host
+from runtime.engine.host import Deliver, Host, Vitals
 from runtime.settings import Settings
-from runtime.types import CacheStrategy, ModelFacts
+from runtime.types import CacheStrategy, ModelFacts, RuntimeMode
 
 log = logging.getLogger("troupe.engine_room")
 
@@ -44,6 +45,16 @@ class EngineRoom:
     @property
     def is_open(self) -> bool:
         return self._host is not None
+
+    @property
+    def opening(self) -> m.EngineRoomOpened | None:
+        """What was said when it opened for the life that it is in; None while it is closed."""
+        return m.EngineRoomOpened(self._epoch, self.facts) if self.is_open and self.facts else None
+
+    @property
+    def vitals(self) -> Vitals | None:
+        """How the engine is doing; None while there is none."""
+        return self._host.vitals() if self._host else None
 
     async def live(self) -> None:
         """One life: a new engine, new actors, and nothing left of the last one. Never returns normally."""
@@ -82,7 +93,10 @@ class EngineRoom:
         _say_if_little_is_free(life)
         self._host, self.facts = host, life.facts
         self.opened.set()
-        boxes.request_admitter.tell(m.EngineRoomOpened(self._epoch, life.facts))
+        opening = m.EngineRoomOpened(self._epoch, life.facts)
+        boxes.request_admitter.tell(opening)
+        if self._settings.batch_divergence_monitor:
+            boxes.divergence_probe.tell(opening)
         for cleared in self._clearing:
             self._tell_to_clear(cleared)
 
@@ -95,12 +109,18 @@ class EngineRoom:
             keep_fraction=settings.cache_memory_percent,
             context_tokens=settings.effective_context_tokens,
         )
+        last = next((each for each in self._shown_last if isinstance(each, SchedulerSnapshot)), None)
+        mode = mode_at_first(
+            settings.mode, batchable=facts.batchable, was_batched=bool(last and last.mode is RuntimeMode.BATCHED)
+        )
         return Life(
             epoch=self._epoch,
             engine=host,
             facts=replace(facts, context_tokens=budget.context_tokens),
             budget=budget,
-            max_concurrency=settings.max_concurrency if facts.batchable else 1,
+            max_concurrency=1 if mode is RuntimeMode.SIMPLE else settings.max_concurrency,
+            mode=mode,
+            serialised=bool(last and last.serialised),
             settings=settings,
             boxes=self._boxes,
         )

@@ -53,6 +53,8 @@ class Request:
     """Its row shares a batch with no other."""
     fresh: bool = False
     """No kept prefix serves it."""
+    leaves_kv: bool = True
+    """What it held may be kept for others once it has left."""
 
     @property
     def to_score(self) -> bool:

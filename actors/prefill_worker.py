@@ -233,5 +233,6 @@ class PrefillWorker(Actor[m.PrefillWord]):
                     max_tokens=prompt.sequence.request.sampling.max_tokens,
                 )
                 for prompt in self._prompts.values()
+                if not prompt.sequence.request.background
             )
         )

@@ -189,4 +189,5 @@ class RequestAdmitter(Actor[m.AdmitterWord]):
             completion_tokens=self._completion_tokens,
             peak_open=self._peak_open,
             rejected=self._rejected,
+            arrived_at=tuple(entry.request.arrived_at for entry in self._ledger.values()),
         )

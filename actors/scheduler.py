@@ -1,17 +1,19 @@
 """Scheduler: the waiting line, who runs, and whose turn it is at the engine."""
 
 import logging
-from collections import Counter, deque
-from dataclasses import dataclass
-from itertools import count, takewhile
+from itertools import count
 from typing import assert_never
 
 from actors import messages as m
 from actors.base import Actor, Ref
-from actors.policies.pace import Pace, after_decode, after_prefill, turn_tokens
-from actors.policies.turns import Turn, next_turn
+from actors.line import Line
+from actors.policies.mode import mode_after, shown
+from actors.policies.stage import Scene, Who, next_on, to_make_way
+from actors.policies.turns import Turn
 from actors.snapshots import SchedulerSnapshot
-from runtime.types import RequestId, SequenceId
+from actors.stage import OnStage, Stage
+from actors.turns import Turns
+from runtime.types import RequestId, RuntimeMode, SequenceId
 
 log = logging.getLogger("troupe.scheduler")
 
@@ -19,27 +21,19 @@ LIVES_APART = 1 << 32
 """Sequence ids of two lives of the engine room never meet."""
 
 
-@dataclass(slots=True)
-class OnStage:
-    """One request that runs."""
-
-    arrived_at: float
-    turn: Turn = Turn.PREFILL
-    """Which kind of turn advances it."""
-    preempted: bool = False
-    """It was told to go back in line."""
-    cancel: m.Cancel | None = None
-    """It was told to end; if it goes back in line first, it ends there."""
-
-
 class Scheduler(Actor[m.SchedulerWord]):
-    """Moves requests from the line to the workers, first come, first served, and grants engine turns."""
+    """Moves requests from the line to the workers, first come, first served, and grants engine turns. What nobody waits
+    for, the background, has a line of its own."""
 
     def __init__(
         self,
         *,
         epoch: int,
         max_concurrency: int,
+        mode: RuntimeMode,
+        mode_threshold: int,
+        may_serialise: bool,
+        serialised: bool,
         prefill_chunk_tokens: int,
         max_gap_ratio: float,
         request_admitter: Ref[m.RequestStaged | m.RequestPreempted | m.RequestClosed],
@@ -47,36 +41,39 @@ class Scheduler(Actor[m.SchedulerWord]):
         prefill_worker: Ref[m.StartPrefill | m.GrantPrefill | m.Preempt | m.Cancel],
         decode_worker: Ref[m.GrantDecode],
     ) -> None:
+        """`may_serialise`: one at a time while answers diverge in company. `serialised`: they did when the last life
+        ended."""
         self._epoch = epoch
         self._max_concurrency = max_concurrency
-        self._prefill_chunk_tokens = prefill_chunk_tokens
-        self._max_gap_ratio = max_gap_ratio
+        self._mode = mode
+        self._mode_threshold = mode_threshold
+        self._may_serialise = may_serialise
+        self._serialised = serialised
         self._request_admitter = request_admitter
         self._cache_manager = cache_manager
         self._prefill_worker = prefill_worker
         self._decode_worker = decode_worker
         self._sequence_ids = count(epoch * LIVES_APART)
-        self._line: deque[m.Enqueue] = deque()
+        self._line = Line()
+        self._background = Line()
         self._leasing: m.Enqueue | None = None
-        """The head of the line while CacheManager considers it."""
+        """The head of a line while CacheManager considers it."""
         self._leasing_as = SequenceId(0)
-        self._starved = False
-        """The head of the line was refused KV bytes and waits for a release."""
         self._left_since_asked = False
         """Somebody has left the stage for good since CacheManager was last asked: the next try may succeed."""
-        self._staged: dict[RequestId, OnStage] = {}
+        self._staged = Stage()
         self._on_trial: RequestId | None = None
         """A suspect on stage that has not spoken yet. There is never a second one, so that the next death tells."""
-        self._under_way: Counter[Turn] = Counter()
-        self._last: Turn | None = None
-        self._pace = Pace()
-        self._prefill_turns = self._decode_steps = self._preemptions = 0
+        self._passed_over = 0
+        """See Scene."""
+        self._turns = Turns(prefill_chunk_tokens=prefill_chunk_tokens, max_gap_ratio=max_gap_ratio)
+        self._preemptions = 0
 
     def receive(self, message: m.SchedulerWord) -> None:
         match message:
-            case m.Enqueue():
-                if message.epoch == self._epoch:
-                    self._line.append(message)
+            case m.Enqueue(epoch, request):
+                if epoch == self._epoch:
+                    self._line_of(request).append(message)
             case m.Cancel():
                 self._cancel(message)
             case m.KvLeased():
@@ -95,25 +92,44 @@ class Scheduler(Actor[m.SchedulerWord]):
             case m.SequencePreempted():
                 self._back_in_line(message)
             case m.PrefillTurnEnded(tokens, seconds):
-                self._end_prefill_turn(tokens, seconds)
+                self._turns.prefilled(tokens, seconds, beside_streams=bool(self._staged.users_in(Turn.DECODE)))
             case m.DecodeTurnEnded(steps, seconds):
-                self._end_decode_turn(steps, seconds)
-            case m.DivergenceMeasured():
-                pass
+                only_background = self._staged.runs(Turn.DECODE) and not self._staged.users_in(Turn.DECODE)
+                self._turns.decoded(steps, seconds, counts=not only_background)
+            case m.DivergenceMeasured(diverged):
+                self._serialise(diverged)
             case _:
                 assert_never(message)
+        self._mode = mode_after(self._mode, requests=self._users_inside(), threshold=self._mode_threshold)
+        self._make_way()
         self._lease_next()
         self._grant_turns()
 
+    # --- who goes on, who goes back ---
+
+    def _scene(self) -> Scene:
+        return Scene(
+            seats=self._max_concurrency,
+            alone=self._serialised or self._mode is not RuntimeMode.BATCHED,
+            users=self._staged.users,
+            background=len(self._staged.background),
+            leaving=self._staged.leaving,
+            user_waits=bool(self._line),
+            barred=self._line.starts_with_a_suspect and self._on_trial is not None,
+            starved=self._line.starved,
+            background_waits=bool(self._background) and not self._background.starved,
+            passed_over=self._passed_over,
+        )
+
     def _lease_next(self) -> None:
-        if not self._line or self._leasing or self._starved or len(self._staged) >= self._max_concurrency:
+        if self._leasing or not (self._line or self._background):
             return
-        if self._line[0].suspect and self._on_trial:
+        who = next_on(self._scene())
+        if who is None:
             return
-        self._leasing = self._line.popleft()
+        self._leasing = asked = (self._line if who is Who.USER else self._background).pop()
         self._leasing_as = SequenceId(next(self._sequence_ids))
         self._left_since_asked = False
-        asked = self._leasing
         again = asked.served_before is not None
         self._cache_manager.tell(m.LeaseKv(asked.request, self._leasing_as, asked.history, again))
 
@@ -122,10 +138,13 @@ class Scheduler(Actor[m.SchedulerWord]):
         if asked is None or asked.request.request_id != lease.request_id:
             return  # It was cancelled while CacheManager considered it.
         self._leasing = None
-        self._staged[lease.request_id] = OnStage(asked.request.arrived_at)
+        self._staged[lease.request_id] = OnStage(asked.request)
         if asked.suspect:
             self._on_trial = lease.request_id
-        self._request_admitter.tell(m.RequestStaged(lease.request_id))
+        if not asked.request.background:
+            self._request_admitter.tell(m.RequestStaged(lease.request_id))
+        cached_tokens = min(lease.cached_tokens, len(asked.request.prompt_ids))
+        asked.request.sink.offer(m.Staged(lease.request_id, cached_tokens))
         self._prefill_worker.tell(m.StartPrefill(self._sequence(asked, lease)))
 
     def _sequence(self, asked: m.Enqueue, lease: m.KvLeased) -> m.Sequence:
@@ -148,30 +167,44 @@ class Scheduler(Actor[m.SchedulerWord]):
     def _wait_again(self, enqueued: m.Enqueue) -> None:
         """In front of all who arrived later, until somebody leaves. Who has left since CacheManager was last asked may
         have made room already; with nobody on stage whatever was leased is on its way back."""
-        arrived_at = enqueued.request.arrived_at
-        place = sum(1 for _ in takewhile(lambda other: other.request.arrived_at < arrived_at, self._line))
-        self._line.insert(place, enqueued)
-        self._starved = bool(self._staged) and not self._left_since_asked
+        line = self._line_of(enqueued.request)
+        line.put_back(enqueued)
+        line.starved = bool(self._staged) and not self._left_since_asked
+
+    def _make_way(self) -> None:
+        """Who waits for nobody goes back for who does."""
+        if self._line:
+            for request_id in self._staged.background[: to_make_way(self._scene())]:
+                self._preempt(request_id)
 
     def _preempt_youngest(self) -> None:
-        """Who came last waits again: whoever has waited longest gets done. One always stays. While somebody is on the
-        way out nobody else goes: CacheManager says it again if that was not enough."""
-        if len(self._staged) > 1 and not any(each.preempted for each in self._staged.values()):
-            youngest = max(reversed(self._staged), key=lambda request_id: self._staged[request_id].arrived_at)
-            self._staged[youngest].preempted = True
-            self._prefill_worker.tell(m.Preempt(youngest))
+        """Who came last waits again, of the background before all others: whoever has waited longest gets done. One
+        always stays. While somebody is on the way out nobody else goes: CacheManager says it again if that was not
+        enough."""
+        if len(self._staged) > 1 and not self._staged.leaving:
+            self._preempt(self._staged.youngest)
+
+    def _preempt(self, request_id: RequestId) -> None:
+        if not self._staged[request_id].preempted:
+            self._staged[request_id].preempted = True
+            self._prefill_worker.tell(m.Preempt(request_id))
 
     def _back_in_line(self, preempted: m.SequencePreempted) -> None:
         sequence = preempted.sequence
         request = sequence.request
-        log.info("%s goes back in line: its KV bytes are needed", request.request_id)
-        self._preemptions += 1
         cancel = self._staged[request.request_id].cancel
         suspect = self._on_trial == request.request_id
-        self._quit_stage(request.request_id, sequence.sequence_id, preempted.held)
-        again = m.Enqueue(self._epoch, request, preempted.output_ids, preempted.unsent, sequence.served_tokens, suspect)
-        self._wait_again(again)  # Whoever stays on stage would send it back again.
-        self._request_admitter.tell(m.RequestPreempted(request.request_id))
+        self._quit_stage(request, sequence.sequence_id, preempted.held)
+        if request.background:
+            self._wait_again(m.Enqueue(self._epoch, request, ()))  # What it has said nobody has heard.
+            self._line.starved, self._left_since_asked = False, True
+        else:
+            log.info("%s goes back in line: its KV bytes are needed", request.request_id)
+            self._preemptions += 1
+            output, unsent, served = preempted.output_ids, preempted.unsent, sequence.served_tokens
+            # Whoever stays on stage would send it back again.
+            self._wait_again(m.Enqueue(self._epoch, request, output, unsent, served, suspect))
+            self._request_admitter.tell(m.RequestPreempted(request.request_id))
         if cancel:
             self._cancel(cancel)
 
@@ -182,90 +215,90 @@ class Scheduler(Actor[m.SchedulerWord]):
         elif enqueued := self._take_from_line(cancel.request_id):
             usage = m.Usage(len(enqueued.request.prompt_ids), enqueued.served_before or 0, len(enqueued.output_ids))
             enqueued.request.sink.last_word(m.Cancelled(cancel.request_id, cancel.cause, usage))
-            self._request_admitter.tell(m.RequestClosed(cancel.request_id, usage))
+            self._close(enqueued.request, usage)
 
     def _take_from_line(self, request_id: RequestId) -> m.Enqueue | None:
         if self._leasing and self._leasing.request.request_id == request_id:
             taken, self._leasing = self._leasing, None
             self._cache_manager.tell(m.ReleaseKv(request_id, self._leasing_as, ()))
             return taken
-        for enqueued in self._line:
-            if enqueued.request.request_id == request_id:
-                self._line.remove(enqueued)
-                return enqueued
-        return None
+        return self._line.take(request_id) or self._background.take(request_id)
 
     def _leave(self, ended: m.SequenceEnded) -> None:
-        if ended.request_id in self._staged:
-            self._starved, self._left_since_asked = False, True
-            self._quit_stage(ended.request_id, ended.sequence_id, ended.held)
-            self._request_admitter.tell(m.RequestClosed(ended.request_id, ended.usage))
+        if on_stage := self._staged.get(ended.request_id):
+            self._line.starved = self._background.starved = False
+            self._left_since_asked = True
+            self._quit_stage(on_stage.request, ended.sequence_id, ended.held)
+            self._close(on_stage.request, ended.usage)
 
-    def _quit_stage(self, request_id: RequestId, sequence_id: SequenceId, held: tuple[int, ...]) -> None:
-        del self._staged[request_id]
-        self._acquit(request_id)
-        self._cache_manager.tell(m.ReleaseKv(request_id, sequence_id, held))
+    def _quit_stage(self, request: m.Request, sequence_id: SequenceId, held: tuple[int, ...]) -> None:
+        del self._staged[request.request_id]
+        self._acquit(request.request_id)
+        self._cache_manager.tell(m.ReleaseKv(request.request_id, sequence_id, held if request.leaves_kv else ()))
+
+    def _close(self, request: m.Request, usage: m.Usage) -> None:
+        if not request.background:
+            self._request_admitter.tell(m.RequestClosed(request.request_id, usage))
 
     def _acquit(self, request_id: RequestId) -> None:
         if self._on_trial == request_id:
             self._on_trial = None
 
-    def _end_prefill_turn(self, tokens: int, seconds: float) -> None:
-        self._under_way[Turn.PREFILL] -= 1
-        if tokens:
-            self._prefill_turns += 1
-            if self._in(Turn.DECODE):
-                self._pace = after_prefill(self._pace, tokens, seconds)
+    def _serialise(self, diverged: bool) -> None:
+        serialised = diverged and self._may_serialise
+        if serialised and not self._serialised:
+            log.warning("requests run one at a time until their answers in company agree again")
+        elif self._serialised and not serialised:
+            log.info("requests may run together again")
+        self._serialised = serialised
 
-    def _end_decode_turn(self, steps: int, seconds: float) -> None:
-        self._under_way[Turn.DECODE] -= 1
-        if steps:
-            self._decode_steps += steps
-            self._pace = after_decode(
-                self._pace,
-                seconds / steps,
-                max_gap_ratio=self._max_gap_ratio,
-                most_tokens=self._prefill_chunk_tokens,
-            )
+    # --- turns ---
 
     def _grant_turns(self) -> None:
-        while turn := next_turn(
-            prefilling=bool(self._in(Turn.PREFILL)),
-            decoding=bool(self._in(Turn.DECODE)),
-            under_way=self._under_way,
-            last=self._last,
-        ):
-            self._last = turn
-            self._under_way[turn] += 1
+        stage = self._staged
+        if not self._background_inside():
+            self._passed_over = 0
+        prefilling, decoding = stage.runs(Turn.PREFILL), stage.runs(Turn.DECODE)
+        while turn := self._turns.begin(prefilling=prefilling, decoding=decoding):
+            self._passed_over += bool(self._background and stage.users)
             if turn is Turn.PREFILL:
-                self._grant_prefill()
+                prompts, streams = len(stage.users_in(Turn.PREFILL)), len(stage.users_in(Turn.DECODE))
+                self._prefill_worker.tell(m.GrantPrefill(self._turns.prefill_budget(prompts=prompts, streams=streams)))
             else:
                 self._decode_worker.tell(m.GrantDecode(steps=1))
 
-    def _grant_prefill(self) -> None:
-        budget_tokens = turn_tokens(
-            self._pace,
-            prompts=len(self._in(Turn.PREFILL)),
-            streams=len(self._in(Turn.DECODE)),
-            max_gap_ratio=self._max_gap_ratio,
-            most_tokens=self._prefill_chunk_tokens,
-        )
-        self._prefill_worker.tell(m.GrantPrefill(budget_tokens))
+    # --- who is where ---
 
-    def _in(self, turn: Turn) -> tuple[RequestId, ...]:
-        """Who is advanced by turns of that kind."""
-        return tuple(request_id for request_id, each in self._staged.items() if each.turn is turn)
+    def _line_of(self, request: m.Request) -> Line:
+        return self._background if request.background else self._line
+
+    def _considered(self, *, background: bool) -> tuple[RequestId, ...]:
+        """Who is neither in line any more nor on stage yet."""
+        asked = self._leasing
+        return (asked.request.request_id,) if asked and asked.request.background is background else ()
+
+    def _users_inside(self) -> int:
+        return len(self._line) + len(self._considered(background=False)) + self._staged.users
+
+    def _background_inside(self) -> tuple[RequestId, ...]:
+        return self._considered(background=True) + self._background.request_ids + self._staged.background
 
     def snapshot(self) -> SchedulerSnapshot:
-        line = ([self._leasing] if self._leasing else []) + list(self._line)
+        turns = self._turns
         return SchedulerSnapshot(
-            waiting=tuple(enqueued.request.request_id for enqueued in line),
-            prefilling=self._in(Turn.PREFILL),
-            decoding=self._in(Turn.DECODE),
-            turns_under_way=tuple(sorted(self._under_way.elements())),
-            prefill_turns=self._prefill_turns,
-            prefill_budget=self._pace.budget_tokens,
-            usual_step_s=self._pace.usual_s,
-            decode_steps=self._decode_steps,
+            waiting=self._considered(background=False) + self._line.request_ids,
+            prefilling=self._staged.users_in(Turn.PREFILL),
+            decoding=self._staged.users_in(Turn.DECODE),
+            turns_under_way=turns.under_way,
+            prefill_turns=turns.prefill_turns,
+            prefill_budget=turns.pace.budget_tokens,
+            usual_step_s=turns.pace.usual_s,
+            decode_steps=turns.decode_steps,
             preemptions=self._preemptions,
+            mode=shown(self._mode),
+            serialised=self._serialised,
+            background=self._background_inside(),
+            step_s=turns.step_s,
+            prefill_s=turns.prefill_s,
+            prefill_tokens=turns.prefill_tokens,
         )

@@ -180,6 +180,8 @@ def with_earlier(shown: ActorSnapshot, earlier: Iterable[ActorSnapshot]) -> Acto
         match shown, before:
             case SchedulerSnapshot(), SchedulerSnapshot():
                 return replace(shown, preemptions=before.preemptions + shown.preemptions)
+            case DecodeSnapshot(), DecodeSnapshot():
+                return replace(shown, produced_tokens=before.produced_tokens + shown.produced_tokens)
             case CacheSnapshot(), CacheSnapshot():
                 hits = {hit_type: before.hits[hit_type] + number for hit_type, number in shown.hits.items()}
                 return replace(shown, hits=hits, evictions=before.evictions + shown.evictions)

@@ -1,5 +1,6 @@
 """The house: who is supervised by whom, how it opens and closes, and what can be seen of it."""
 
+import logging
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -15,11 +16,14 @@ from actors.company import Boxes, Company
 from actors.engine_room import EngineRoom
 from actors.policies.restarts import Intensity
 from actors.supervisor import Supervisor, describe, root_cause
+from actors.troubles import Troubles
 from runtime.engine.host import Host
 from runtime.settings import Settings
 from runtime.types import CancelCause, ModelFacts, RejectReason, RequestId
 
 OBSERVERS_INTENSITY = Intensity(restarts=10, within_s=600.0)
+PROBE_TICK_S = 1.0
+"""How late a round of probes may begin, at most."""
 ADMITTER_TICK_S = 0.25
 """How late a deadline or a stall may be noticed."""
 CLOSED_RETRY_S = 10.0
@@ -36,7 +40,7 @@ class House:
     root              any death here ends the house
     ├─ engine_room    one_for_all: the engine's host, CacheManager, DecodeWorker, PrefillWorker, Scheduler
     ├─ request_admitter
-    └─ observers      one_for_one: MemoryMonitor
+    └─ observers      one_for_one: MemoryMonitor, and DivergenceProbe if it is wanted
     """
 
     def __init__(
@@ -56,6 +60,9 @@ class House:
         self._room = EngineRoom(settings, make_host, self._company, self._boxes)
         self._admitter = self._company.request_admitter(self._boxes, settings)
         self._monitor: Actor[m.MonitorWord] | None = None
+        self._probe: Actor[m.ProbeWord] | None = None
+        self._probe_prompts = m.ProbePrompts(())
+        self._troubles = Troubles(clock)
         self._started_at = clock()
         self._closed = False
 
@@ -68,12 +75,16 @@ class House:
             Exception: whatever RequestAdmitter died of.
         """
         cause = "the server is shutting down"
+        logger = logging.getLogger("troupe")
+        logger.addHandler(self._troubles)
         try:
             async with anyio.create_task_group() as root:
                 root.start_soon(self._boxes.request_admitter.serve, self._admitter)
                 root.start_soon(self._tell_time)
                 root.start_soon(self._engine_room.keep_alive, self._room.live)
                 root.start_soon(self._observers.keep_alive, self._watch_memory)
+                if self._settings.batch_divergence_monitor:
+                    root.start_soon(self._observers.keep_alive, self._watch_answers)
         except Exception as error:
             cause = describe(root_cause(error))
             raise
@@ -81,6 +92,7 @@ class House:
             self._closed = True
             self._admitter.receive(m.HouseClosing(cause))
             self._boxes.close()
+            logger.removeHandler(self._troubles)
 
     async def opened(self) -> None:
         """Return once the engine room has opened for the first time."""
@@ -96,6 +108,17 @@ class House:
             group.start_soon(box.serve, self._monitor)
             await self.opened()  # before, there is nothing to measure
             await tick(box, every_s=self._settings.memory_monitor_interval, clock=self._clock)
+
+    async def _watch_answers(self) -> None:
+        box = self._boxes.divergence_probe
+        self._probe = self._company.divergence_probe(self._boxes, self._settings)
+        box.tell(self._probe_prompts)
+        if opening := self._room.opening:
+            box.tell(opening)
+        async with anyio.create_task_group() as group:
+            group.start_soon(box.serve, self._probe)
+            every_s = min(PROBE_TICK_S, self._settings.batch_divergence_interval / 10)
+            await tick(box, every_s=every_s, clock=self._clock)
 
     async def drain(self, within_s: float) -> None:
         """Let nobody in any more; return once everyone is out. Who is still inside after `within_s` is cancelled."""
@@ -133,11 +156,16 @@ class House:
     def clear_cache(self, cleared: Callable[[], None]) -> None:
         self._room.clear_cache(cleared)
 
+    def probe_with(self, prompts: tuple[tuple[int, ...], ...]) -> None:
+        """Give the DivergenceProbe prompts such as clients send, of at least two ids each; nothing without one."""
+        self._probe_prompts = m.ProbePrompts(prompts)
+        if self._settings.batch_divergence_monitor:
+            self._boxes.divergence_probe.tell(self._probe_prompts)
+
     def snapshot(self) -> s.HouseSnapshot:
         """The state of every actor between two handlers."""
         shown = (self._admitter.snapshot(), *self._room.snapshots())
-        if self._monitor:
-            shown += (self._monitor.snapshot(),)
+        shown += tuple(observer.snapshot() for observer in (self._monitor, self._probe) if observer)
         now = self._clock()
         return s.HouseSnapshot(
             at=now,
@@ -153,6 +181,9 @@ class House:
             cache=_only(s.CacheSnapshot, shown),
             monitor=_only(s.MonitorSnapshot, shown),
             steps_executed=self._room.steps_executed,
+            probe=_only(s.ProbeSnapshot, shown),
+            engine=self._room.vitals,
+            troubles=self._troubles.recent(),
         )
 
     def _room_state(self) -> s.RoomState:

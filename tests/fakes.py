@@ -71,6 +71,7 @@ class FakeRow:
     produced: int
     sampling: Sampling
     keep_kv: bool
+    apart: bool
 
 
 @dataclass
@@ -226,7 +227,7 @@ class FakeEngine:
         cached = self.caches.pop(row.sequence_id, [])
         assert tuple(cached) == row.history[:-1], "the cache does not hold this row's history"
         produced = len(row.history) - row.prompt_tokens
-        self.rows[row.sequence_id] = FakeRow(list(row.history), produced, row.sampling, row.keep_kv)
+        self.rows[row.sequence_id] = FakeRow(list(row.history), produced, row.sampling, row.keep_kv, row.apart)
 
     def _decode(self, steps: int) -> c.Decoded:
         decoded = []
@@ -255,6 +256,25 @@ class FakeEngine:
         if row.sampling.top_logprobs is None:
             return TokenOutput(token_id)
         return fake_scored(row.history, token_id, row.sampling.top_logprobs, self.facts.vocab_size)
+
+
+@dataclass
+class DisturbedEngine(FakeEngine):
+    """One whose rows with an odd first id say something else while they share a batch, as long as it is `disturbed`."""
+
+    disturbed: bool = True
+    shared: bool = False
+    """Whether rows share a batch in this step."""
+
+    def _decode(self, steps: int) -> c.Decoded:
+        self.shared = sum(not row.apart for row in self.rows.values()) > 1
+        return super()._decode(steps)
+
+    def _produce(self, row: FakeRow) -> TokenOutput:
+        token = super()._produce(row)
+        if self.disturbed and self.shared and not row.apart and row.history[0] % 2:
+            return replace(token, token_id=token.token_id ^ 1)
+        return token
 
 
 def make_fake_engine(_beat: Beat) -> FakeEngine:
@@ -329,6 +349,8 @@ class Client:
         deadline: float = 1e9,
         report_every: int = 1,
         score_prompt: int | None = None,
+        background: bool = False,
+        leaves_kv: bool = True,
         **sampling: object,
     ) -> m.Request:
         """Greedy, five tokens; keyword arguments go to Sampling."""
@@ -342,6 +364,8 @@ class Client:
             sink=self.sinks[name],
             report_every=report_every,
             score_prompt=score_prompt,
+            background=background,
+            leaves_kv=leaves_kv,
         )
 
     def last_words(self) -> list[m.LastWord]:

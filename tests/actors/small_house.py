@@ -17,9 +17,9 @@ from actors.prefill_worker import PrefillWorker
 from actors.request_admitter import RequestAdmitter
 from actors.scheduler import Scheduler
 from runtime.engine import commands as c
-from runtime.types import CacheStrategy, KvHandle, KvPiece, MemoryAction, ModelFacts
+from runtime.types import CacheStrategy, KvHandle, KvPiece, MemoryAction, ModelFacts, RuntimeMode
 from tests.actors.slow_engine import SlowEngine
-from tests.fakes import Client, FakeEngine
+from tests.fakes import Client, FakeEngine, Recorder
 
 M = TypeVar("M")
 
@@ -48,6 +48,7 @@ class Plan:
     keep_tokens: int
     disk_tokens: int
     concurrency: int
+    mode: RuntimeMode = RuntimeMode.BATCHED
 
     def bytes_of(self, tokens: int) -> int:
         return tokens * self.facts.kv_bytes_per_token
@@ -59,7 +60,7 @@ class SmallHouse:
     def __init__(self, plan: Plan, random: Random) -> None:
         self._plan = plan
         self._random = random
-        self._epoch = 0
+        self.epoch = 0
         self.client = Client(capacity=random.choice([1, 3, 1000]))
         self.disk: dict[KvHandle, KvPiece] | None = {} if plan.disk_tokens else None
         self.door: Box[m.AdmitterWord] = Box()
@@ -70,12 +71,13 @@ class SmallHouse:
             stall_s=1e9,
         )
         self.door.actor = self.admitter
+        self.probe = Recorder[m.ProbeCandidate]()
         self.preemptions = 0
         self.open()
 
     def open(self) -> None:
         """The engine and its four actors, new."""
-        self._epoch += 1
+        self.epoch += 1
         self.fake = FakeEngine(self._plan.facts, disk=self.disk)
         self.engine = SlowEngine(self.fake)
         self.line: Box[m.SchedulerWord] = Box()
@@ -99,15 +101,21 @@ class SmallHouse:
             reply=reply_to(self.decode),
             scheduler=self.line,
             cache_manager=self.cache,
+            divergence_probe=self.probe,
             keep_kv=self._plan.keep_tokens > 0,
+            sample_every=0,
         )
         self.cache.actor = self.cache_manager
-        self.door.tell(m.EngineRoomOpened(self._epoch, self._plan.facts))
+        self.door.tell(m.EngineRoomOpened(self.epoch, self._plan.facts))
 
     def _scheduler(self) -> Scheduler:
         return Scheduler(
-            epoch=self._epoch,
+            epoch=self.epoch,
             max_concurrency=self._plan.concurrency,
+            mode=self._plan.mode,
+            mode_threshold=2,
+            may_serialise=True,
+            serialised=False,
             prefill_chunk_tokens=128,
             max_gap_ratio=2.0,
             request_admitter=self.door,

@@ -2,7 +2,7 @@
 
 from actors import messages as m
 from actors.scheduler import LIVES_APART, Scheduler
-from runtime.types import CancelCause, HitType, RequestId, SequenceId, TokenOutput
+from runtime.types import CancelCause, HitType, RequestId, RuntimeMode, SequenceId, TokenOutput
 from tests.fakes import Client, Recorder
 
 USAGE = m.Usage(3, 0, 5)
@@ -13,7 +13,16 @@ FIRST_ID = SequenceId(LIVES_APART)
 class Stage:
     """In the first life, with at most so many on stage."""
 
-    def __init__(self, max_concurrency: int = 2, *, epoch: int = 1) -> None:
+    def __init__(
+        self,
+        max_concurrency: int = 2,
+        *,
+        epoch: int = 1,
+        mode: RuntimeMode = RuntimeMode.BATCHED,
+        mode_threshold: int = 2,
+        may_serialise: bool = True,
+        serialised: bool = False,
+    ) -> None:
         self.epoch = epoch
         self.admitter = Recorder[m.RequestStaged | m.RequestPreempted | m.RequestClosed]()
         self.cache = Recorder[m.LeaseKv | m.ReleaseKv]()
@@ -23,6 +32,10 @@ class Stage:
         self.actor = Scheduler(
             epoch=epoch,
             max_concurrency=max_concurrency,
+            mode=mode,
+            mode_threshold=mode_threshold,
+            may_serialise=may_serialise,
+            serialised=serialised,
             prefill_chunk_tokens=64,
             max_gap_ratio=2.0,
             request_admitter=self.admitter,

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors import messages as m
-from runtime.types import CacheStrategy, CancelCause, PressureLevel, RequestId
+from actors.replies import ReplySink
+from runtime.types import CacheStrategy, CancelCause, PressureLevel, RequestId, RuntimeMode
 from tests.actors.small_house import Plan, SmallHouse
 from tests.fakes import FACTS, fake_output
 
@@ -34,6 +35,7 @@ class Play:
                 keep_tokens=random.choice([0, 300, 1000, 5000]),
                 disk_tokens=random.choice([0, 300, 5000]),
                 concurrency=random.choice([1, 3, 6]),
+                mode=random.choice([RuntimeMode.BATCHED, RuntimeMode.AUTO, RuntimeMode.SIMPLE]),
             ),
             random,
         )
@@ -46,6 +48,9 @@ class Play:
         self.transcripts = [self.ids(random.randint(1, 250)) for _ in range(3)]
         """What conversations begin with."""
         self.asked_to_clear = self.cleared = 0
+        self.background_left = random.choice([0, 4, 12])
+        self.background: dict[str, int] = {}
+        """Requests that nobody waits for, and the life in which they came: they end with it."""
 
     def ids(self, length: int) -> tuple[int, ...]:
         """A message."""
@@ -78,10 +83,22 @@ class Play:
         self.requests[name] = replace(request, cache_salt=self.random.choice(["", "", "theirs"]))
         return self.requests[name]
 
+    def probe(self) -> None:
+        """Some of the background, together."""
+        for _ in range(min(self.background_left, self.random.choice([1, 4]))):
+            self.background_left -= 1
+            request = self.request(self.random.choice(self.transcripts))
+            self.background[request.request_id] = self.house.epoch
+            only_last_words = ReplySink(self.house.client.heard.append, capacity=0)
+            leaves_kv = self.random.random() < 0.5
+            background = replace(request, background=True, leaves_kv=leaves_kv, sink=only_last_words, score_prompt=None)
+            self.requests[request.request_id] = background
+            self.house.line.tell(m.Enqueue(self.house.epoch, background, ()))
+
     def go(self) -> None:
         for _ in range(MOST_STEPS):
             self.interfere()
-            if not self.house.step() and not self.left:
+            if not self.house.step() and not self.left and not self.background_left:
                 return
         raise AssertionError("it never comes to an end")
 
@@ -93,13 +110,20 @@ class Play:
         elif chance < 0.013 and self.requests:
             name = self.random.choice(list(self.requests))
             self.house.door.tell(m.Cancel(RequestId(name), CancelCause.CLIENT_LEFT))
-        elif chance < 0.015:
-            self.house.cache.tell(m.PressureMeasured(self.random.choice(list(PressureLevel))))
+        elif chance < 0.0135 and self.background:
+            name = self.random.choice(list(self.background))
+            self.house.line.tell(m.Cancel(RequestId(name), CancelCause.OPERATOR))
+        elif chance < 0.0145 and self.background_left:
+            self.probe()
+        elif chance < 0.0148:
+            self.house.line.tell(m.DivergenceMeasured(self.random.random() < 0.5))
         elif chance < 0.016:
+            self.house.cache.tell(m.PressureMeasured(self.random.choice(list(PressureLevel))))
+        elif chance < 0.017:
             self.clear()
-        elif chance < 0.018 and self.house.disk:
+        elif chance < 0.019 and self.house.disk:
             del self.house.disk[self.random.choice(list(self.house.disk))]
-        elif chance < 0.02 and self.deaths:
+        elif chance < 0.021 and self.deaths:
             self.deaths -= 1
             self.asked_to_clear = self.cleared
             self.house.die()
@@ -115,6 +139,8 @@ class Play:
         """Exactly one last word each; all tokens, or as many as there were by then."""
         for name, request in self.requests.items():
             heard = [reply for reply in self.house.client.heard if reply.request_id == name]
+            if self.background.get(name, self.house.epoch) != self.house.epoch and not request.sink.ended:
+                continue
             (word,) = [reply for reply in heard if isinstance(reply, m.LastWord)]
             assert word is heard[-1]
             tokens = [t.token_id for r in heard if isinstance(r, m.TokensDecoded | m.Finished) for t in r.tokens]
@@ -134,6 +160,7 @@ class Play:
         shown, line = house.cache_manager.snapshot(), house.scheduler.snapshot()
         assert (shown.leases, shown.leased_bytes) == (0, 0)
         assert (line.waiting, line.prefilling, line.decoding, line.turns_under_way) == ((), (), (), ())
+        assert line.background == ()
         assert (house.fake.rows, house.fake.caches, house.fake.finished) == ({}, {}, {})
         assert all(map(house.prefixes.memory.holds, house.fake.stored))
         assert shown.pieces == len(house.fake.stored)

@@ -13,17 +13,20 @@ from tests.fakes import Client, Recorder, RecordingEngine, no_reply
 
 
 class Decoding:
-    def __init__(self, *, keep_kv: bool = False, capacity: int = 64) -> None:
+    def __init__(self, *, keep_kv: bool = False, capacity: int = 64, sample_every: int = 0) -> None:
         self.engine = RecordingEngine()
         self.scheduler = Recorder[m.SequenceSpoke | m.SequenceEnded | m.SequencePreempted | m.DecodeTurnEnded]()
         self.cache_manager = Recorder[m.KvGrew]()
+        self.probe = Recorder[m.ProbeCandidate]()
         self.client = Client(capacity=capacity)
         self.actor = DecodeWorker(
             engine=self.engine,
             reply=no_reply,
             scheduler=self.scheduler,
             cache_manager=self.cache_manager,
+            divergence_probe=self.probe,
             keep_kv=keep_kv,
+            sample_every=sample_every,
         )
 
     def join(

@@ -81,7 +81,7 @@ async def test_scored_prompts_among_others_are_told_whole_before_their_tokens() 
             words: list[m.Reply] = [reply for reply in heard[f"r{i}"] if not isinstance(reply, m.PrefillAdvanced)]
             assert output(words) == fake_output(prompt, 5)
             assert scores(words) == ([] if top is None else [fake_scores(prompt, top)])
-            assert isinstance(words[1], m.TokensDecoded if top is None else m.PromptScored)
+            assert isinstance(words[2], m.TokensDecoded if top is None else m.PromptScored)
         await all_free(house)
 
 
