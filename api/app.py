@@ -1,10 +1,12 @@
 """The HTTP application: every route, behind one key, with one way to say what went wrong."""
 
+from collections.abc import Callable, Sequence
+
 from quart import Quart
 
 from api.auth import keep_door
 from api.cache import cache_routes
-from api.call import CallKeeper, note_route
+from api.call import Call, CallKeeper, note_route
 from api.chat import chat_routes
 from api.completions import completion_routes
 from api.context import ApiContext
@@ -19,6 +21,7 @@ from api.operations import operation_routes
 from api.page.serve import page_routes
 from api.questions import Questions
 from api.responses import response_routes
+from api.spans import Spans
 
 BODY_TIMEOUT_S = 60
 """How long a request's body may take to arrive."""
@@ -27,8 +30,11 @@ RESPONSE_TIMEOUT_S = 60
 """How long a whole reply may take to send; streams have no such limit."""
 
 
-def create_app(context: ApiContext, *, app_class: type[Quart] = Quart) -> Quart:
-    """The application for one house; `app_class` decides on the event loop (quart_trio.QuartTrio for trio)."""
+def create_app(
+    context: ApiContext, *, app_class: type[Quart] = Quart, observers: Sequence[Callable[[Call], None]] = ()
+) -> Quart:
+    """The application for one house; `app_class` decides on the event loop (quart_trio.QuartTrio for trio).
+    `observers` are told of every call at its end."""
     settings = context.settings
     app = app_class(__name__, static_folder=None)
     app.config.update(
@@ -50,6 +56,6 @@ def create_app(context: ApiContext, *, app_class: type[Quart] = Quart) -> Quart:
     if settings.cors_origins:
         allow_origins(app, frozenset(settings.cors_origins))
     keep_door(app, settings, context.desk.now)
-    observers = [show_metrics(app, context)] if settings.enable_metrics else []
-    app.asgi_app = CallKeeper(app.asgi_app, observers)  # type: ignore[method-assign]
+    metrics = [show_metrics(app, context)] if settings.enable_metrics else []
+    app.asgi_app = CallKeeper(app.asgi_app, [Spans().observe, *metrics, *observers])  # type: ignore[method-assign]
     return app

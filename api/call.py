@@ -35,6 +35,9 @@ LAST_SEND_S = 5.0
 UPLOAD_S = 30.0
 """How long a reply waits for a body that nobody wants to be all there."""
 
+METHODS = frozenset({"GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH"})
+"""Those that series and spans name."""
+
 LONGEST_PATH = 200
 """Characters of a path that the log repeats."""
 

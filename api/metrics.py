@@ -19,12 +19,11 @@ from actors.snapshots import (
     RoomState,
     SchedulerSnapshot,
 )
-from api.call import Call
+from api.call import METHODS, Call
 from api.context import ApiContext
 from runtime import __version__
 from runtime.types import HitType, MemoryUsage, ModelFacts, PressureLevel, RuntimeMode
 
-METHODS = frozenset({"GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH"})
 DURATIONS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 TOKENS = (
     ("prompt_tokens", "Tokens of prompts, cached ones among them"),
