@@ -5,8 +5,10 @@ What is heavy is imported where it is needed, so that --help and --version answe
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NoReturn
 
@@ -35,10 +37,27 @@ def serve(arguments: dict[str, object]) -> int:
     chosen = settings.load(arguments, config=config if isinstance(config, Path) else None)
     log.configure(chosen.log_format, chosen.log_level)
     from api import server
+    from api.dashboard import attached
+    from runtime.models.home import home
     from runtime.models.resolve import resolve
 
+    if chosen.dashboard:
+        attached.check_terminal()
     files = resolve(chosen.model, say=log.say, trust_remote_code=chosen.trust_remote_code)
-    anyio.run(server.serve, chosen, files, backend=chosen.event_loop)
+    with attached.log_aside(home() / "serve.log") if chosen.dashboard else nullcontext():
+        anyio.run(server.serve, chosen, files, backend=chosen.event_loop)
+    return 0
+
+
+def top(arguments: dict[str, object]) -> int:
+    from api.dashboard import app, feed
+    from api.dashboard.screen import make_console
+
+    url, key, until_closed = arguments["url"], arguments["api_key"], arguments["until_closed"]
+    key = str(key) if key else os.environ.get(settings.variable("api_key"))
+    server = feed.Server(feed.server_url(str(url)), key, feed.interval(str(arguments["interval"])))
+    console = make_console(no_color=bool(arguments["no_color"]))
+    anyio.run(app.show, server, console, until_closed if isinstance(until_closed, int) else None)
     return 0
 
 
@@ -93,8 +112,20 @@ def _parser() -> argparse.ArgumentParser:
     fetching.add_argument("model", metavar="MODEL", help="a Hugging Face repository id, a GGUF file, or `default`")
     fetching.add_argument("--trust-remote-code", action="store_true", help="accept model code that comes with it")
     fetching.set_defaults(command=pull)
+    _add_top(commands.add_parser("top", help="watch a server that runs"))
     _add_bench(commands.add_parser("bench", help="measure a server, or this one beside mlx_lm.server"))
     return parser
+
+
+def _add_top(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "url", nargs="?", metavar="URL", default="http://127.0.0.1:8000", help="the server (default: %(default)s)"
+    )
+    parser.add_argument("--api-key", metavar="KEY", help="its key, if it has one; else $TROUPE_API_KEY")
+    parser.add_argument("--interval", metavar="S", default="1", help="seconds between two pictures (default: 1)")
+    parser.add_argument("--no-color", action="store_true", help="without colours, as with $NO_COLOR")
+    parser.add_argument("--until-closed", type=int, metavar="FD", help=argparse.SUPPRESS)
+    parser.set_defaults(command=top)
 
 
 def _add_bench(parser: argparse.ArgumentParser) -> None:

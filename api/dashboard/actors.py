@@ -33,7 +33,7 @@ SUPERVISORS = {
 class ActorRow:
     name: str
     life: str
-    """`alive`, `starting` or `dead`."""
+    """`alive`, `starting`, `dead` or `off`."""
     depth: int | None
     """How many messages lie in its mailbox; None where there is none."""
     capacity: int | None
@@ -71,6 +71,9 @@ def _row(name: str, state: str | None, before: HouseSnapshot | None, house: Hous
 def _life(name: str, state: str | None, house: HouseSnapshot) -> str:
     if state is not None or name not in SUPERVISORS:
         return "alive"
+    box = house.mailboxes.get(name)
+    if name == "divergence_probe" and not (box and box.handled):
+        return "off"  # Nobody has ever lived behind this mailbox.
     return "starting" if house.room is RoomState.LOADING else "dead"
 
 

@@ -182,6 +182,6 @@ async def cancel(server: Server, request_id: str) -> str:
         return f"not cancelled: {_why(error)}"
     if response.is_success:
         return "cancelled"
-    if response.status_code == 404:
+    if b'"request_not_found"' in response.content:
         return "it has ended by itself"
     return f"not cancelled: the server answers with {response.status_code}"

@@ -27,6 +27,9 @@ from api.dashboard.parts import (
 from api.dashboard.trends import Trend
 from runtime.types import PressureLevel
 
+LONG_SILENCE_S = 5.0
+"""Of an engine that has something to do: no step takes so long."""
+
 # --- engine, memory, cache ---
 
 
@@ -48,10 +51,10 @@ def _what(house: HouseSnapshot) -> Line:
 def _how(house: HouseSnapshot) -> Line:
     if not (vitals := house.engine):
         return line("no heartbeat" if house.facts is None else ("no engine", BAD))
-    silent: Part = f"heard {words.seconds(vitals.silent_s)} ago" if vitals.under_way else "idle"
-    if vitals.silent_s >= 5:
-        silent = (f"SILENT for {words.seconds(vitals.silent_s)}", BAD)
-    return line(silent, f"{DOT}pid {vitals.pid}{DOT}{vitals.under_way} under way{DOT}at {vitals.doing or 'nothing'}")
+    silent: Part = f"heard {words.seconds(vitals.silent_s)} ago, at {vitals.doing}" if vitals.under_way else "idle"
+    if vitals.silent_s >= LONG_SILENCE_S:
+        silent = (f"SILENT for {words.seconds(vitals.silent_s)}, at {vitals.doing}", BAD)
+    return line(silent, f"{DOT}{vitals.under_way} under way{DOT}pid {vitals.pid}")
 
 
 def _times(house: HouseSnapshot) -> Line:

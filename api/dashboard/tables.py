@@ -37,7 +37,7 @@ ACTORS = (
     Column("restarts", 8, worth=4, right=True),
     Column("state", 16, worth=8, most=200),
 )
-_LIVES = {"alive": GOOD, "starting": WARN, "dead": BAD}
+_LIVES = {"alive": GOOD, "starting": WARN, "dead": BAD, "off": DIM}
 
 
 def actors(figures: Figures, width: int) -> Block:
