@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, assert_never
 
 from actors.desk import FrontDesk
@@ -95,9 +95,9 @@ class _Choice:
     request_id: RequestId
     text: ChoiceText
     prompt_tokens: int
+    times: Times
     usage: Usage | None = None
     """What the house says it cost, from the last word on."""
-    times: Times = field(default_factory=Times)
 
     def ending(self, reason: FinishReason | None) -> Ending | None:
         """How it ended, given what the engine says of it."""
@@ -125,7 +125,7 @@ class Exchange:
             request_id = RequestId(f"{exchange_id}-{index}")
             prompt = order.prompts[index // order.choices_per_prompt]
             text = ChoiceText(codec, order.stops, order.reading)
-            self._choices[request_id] = _Choice(index, request_id, text, len(prompt))
+            self._choices[request_id] = _Choice(index, request_id, text, len(prompt), Times(len(prompt)))
         self._open: set[RequestId] = set()
         """Requests that may still be running."""
         self._timeout_s = 0.0

@@ -1,10 +1,20 @@
-"""When a request was let in, left the line, had its first token and ended: what logs and spans say of it."""
+"""When a request was let in, left the line, had been read and ended: what logs and spans say of it."""
 
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from actors.messages import Accepted, Cancelled, Failed, Finished, Rejected, Reply, Staged, TokensDecoded
+from actors.messages import (
+    Accepted,
+    Cancelled,
+    Failed,
+    Finished,
+    PrefillAdvanced,
+    Rejected,
+    Reply,
+    Staged,
+    TokensDecoded,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +38,13 @@ class Times:
     A request that goes back in line, because of an engine's death or for its memory, waits within the phase it was in.
     """
 
+    prompt_tokens: int
     accepted_at: float | None = None
     staged_at: float | None = None
     """When it first left the line."""
-    first_token_at: float | None = None
+    prefilled_at: float | None = None
+    """When all but the last token of its prompt was first in the KV cache; that one goes with the first step of decode.
+    The first tokens may come later: a reply that is sent whole is not told of each."""
     ended_at: float | None = None
     runs: int = 0
     """How often it left the line."""
@@ -51,12 +64,18 @@ class Times:
                 if not self.runs:
                     self.staged_at, self.cached_tokens = now, cached
                 self.runs += 1
+                self._prefilled(cached >= self.prompt_tokens - 1, now)
+            case PrefillAdvanced(done=done, total=total):
+                self._prefilled(done >= total, now)
             case TokensDecoded(tokens=tokens) | Finished(tokens=tokens):
                 self.tokens += len(tokens)
-                if tokens and self.first_token_at is None:
-                    self.first_token_at = now
+                self._prefilled(bool(tokens), now)
         if isinstance(reply, Finished | Cancelled | Failed | Rejected):
             self.ended_at = now
+
+    def _prefilled(self, whole: bool, now: float) -> None:
+        if whole and self.prefilled_at is None:
+            self.prefilled_at = now
 
     def left(self) -> None:
         """Nobody reads on."""
@@ -67,12 +86,12 @@ class Times:
         """Those that began, in order; the last one ends with the request. None before it has ended."""
         if self.ended_at is None:
             return
-        if self.accepted_at and (self.staged_at or not self.first_token_at):
+        if self.accepted_at and (self.staged_at or not self.prefilled_at):
             yield Phase("queue", self.accepted_at, self.staged_at or self.ended_at)
         if self.staged_at:
-            yield Phase("prefill", self.staged_at, self.first_token_at or self.ended_at)
-        if self.first_token_at:
-            yield Phase("decode", self.first_token_at, self.ended_at)
+            yield Phase("prefill", self.staged_at, self.prefilled_at or self.ended_at)
+        if self.prefilled_at:
+            yield Phase("decode", self.prefilled_at, self.ended_at)
 
     @property
     def seconds(self) -> dict[str, float]:

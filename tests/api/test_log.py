@@ -201,7 +201,7 @@ USAGE = m.Usage(1, 0, 0)
 
 
 def noted(*replies: m.Reply) -> list[str]:
-    times = Times()
+    times = Times(prompt_tokens=8)
     for reply in replies:
         times.note(reply)
     times.left()
@@ -224,6 +224,9 @@ TOKENS = m.TokensDecoded(ID, (TokenOutput(5),))
         ([m.Accepted(ID), m.Cancelled(ID, CancelCause.DEADLINE, USAGE)], ["queue"]),
         ([m.Accepted(ID), m.Staged(ID, 0)], ["queue", "prefill"]),
         ([m.Accepted(ID), m.Staged(ID, 0), m.Failed(ID, "")], ["queue", "prefill"]),
+        ([m.Accepted(ID), m.Staged(ID, 0), m.PrefillAdvanced(ID, 6, 7)], ["queue", "prefill"]),
+        ([m.Accepted(ID), m.Staged(ID, 0), m.PrefillAdvanced(ID, 7, 7)], ["queue", "prefill", "decode"]),
+        ([m.Accepted(ID), m.Staged(ID, 7)], ["queue", "prefill", "decode"]),
         ([m.Accepted(ID), m.Staged(ID, 0), TOKENS], ["queue", "prefill", "decode"]),
         ([m.Accepted(ID), m.Staged(ID, 0), TOKENS, m.Staged(ID, 0), TOKENS], ["queue", "prefill", "decode"]),
         ([m.Accepted(ID), m.Staged(ID, 0), m.Finished(ID, (), FinishReason.LENGTH, USAGE)], ["queue", "prefill"]),
@@ -235,7 +238,7 @@ def test_a_request_went_through_these_phases(replies: list[m.Reply], phases: lis
 
 
 def test_a_second_run_changes_neither_when_it_was_staged_nor_what_was_cached() -> None:
-    times = Times()
+    times = Times(prompt_tokens=9)
     for reply in (m.Accepted(ID), m.Staged(ID, 7)):
         times.note(reply)
     first = times.staged_at
@@ -244,6 +247,6 @@ def test_a_second_run_changes_neither_when_it_was_staged_nor_what_was_cached() -
 
 
 def test_a_request_that_goes_on_has_no_phases_yet() -> None:
-    times = Times()
+    times = Times(prompt_tokens=9)
     times.note(m.Accepted(ID))
     assert list(times.phases()) == []
