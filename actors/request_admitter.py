@@ -160,7 +160,6 @@ class RequestAdmitter(Actor[m.AdmitterWord]):
 
     def _fail(self, entry: Entry, error: str) -> None:
         request = entry.request
-        log.error("%s failed: %s", request.request_id, error)
         if not request.sink.ended:
             request.sink.last_word(m.Failed(request.request_id, error))
         self._close(request.request_id, self._usage(entry))

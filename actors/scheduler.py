@@ -13,6 +13,7 @@ from actors.policies.turns import Turn
 from actors.snapshots import SchedulerSnapshot
 from actors.stage import OnStage, Stage
 from actors.turns import Turns
+from runtime.log import about
 from runtime.types import RequestId, RuntimeMode, SequenceId
 
 log = logging.getLogger("troupe.scheduler")
@@ -199,7 +200,8 @@ class Scheduler(Actor[m.SchedulerWord]):
             self._wait_again(m.Enqueue(self._epoch, request, ()))  # What it has said nobody has heard.
             self._line.starved, self._left_since_asked = False, True
         else:
-            log.info("%s goes back in line: its KV bytes are needed", request.request_id)
+            said = "%s goes back in line: its KV bytes are needed"
+            log.info(said, request.request_id, extra=about(request.request_id))
             self._preemptions += 1
             output, unsent, served = preempted.output_ids, preempted.unsent, sequence.served_tokens
             # Whoever stays on stage would send it back again.

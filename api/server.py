@@ -5,7 +5,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 import time
 from functools import partial
 
@@ -21,11 +20,14 @@ from actors.supervisor import root_cause
 from actors.system import House
 from api.app import create_app
 from api.context import ApiContext
+from api.dashboard import attached
 from api.text.codec import HfCodec
 from runtime.engine import blas
 from runtime.engine.hosts import make_host
 from runtime.errors import SettingsError, TroupeError
+from runtime.log import say
 from runtime.models.resolve import ModelFiles
+from runtime.service_manager import tell
 from runtime.settings import Settings
 
 log = logging.getLogger("troupe.server")
@@ -52,13 +54,22 @@ async def serve(settings: Settings, files: ModelFiles) -> None:
     house = House(settings, partial(make_host, settings, files.path))
     codec = HfCodec(files.path, trust_remote_code=settings.trust_remote_code)
     app = create_app(
-        ApiContext(settings=settings, desk=house, codec=codec, model_id=files.model_id, created=int(time.time())),
+        ApiContext(
+            settings=settings,
+            desk=house,
+            codec=codec,
+            model_id=files.model_id,
+            created=int(time.time()),
+            model_dir=files.path,
+        ),
         app_class=QuartTrio if settings.event_loop == "trio" else Quart,
     )
     stop = anyio.Event()
     failures: list[Exception] = []
     async with anyio.create_task_group() as outside:
         outside.start_soon(_obey_signals, house, stop, settings.drain_timeout)
+        if settings.dashboard:
+            outside.start_soon(attached.keep, listener, settings, partial(_is_draining, house))
         outside.start_soon(_say_when_ready, house, files.model_id, settings, listener)
         # In a task of its own: Hypercorn's asyncio worker can leave its task half cancelled when it shuts down.
         closed = anyio.Event()
@@ -80,7 +91,7 @@ def _leave_at_once(failures: list[Exception]) -> None:
     """End the process: Hypercorn waits for a client that does not read, on trio even if it is cancelled."""
     log.warning("clients that do not read their replies are left")
     for failure in failures:
-        print(f"troupe: {failure}", file=sys.stderr, flush=True)
+        say(f"troupe: {failure}", logging.ERROR)
     os._exit(1 if failures else 0)
 
 
@@ -129,7 +140,8 @@ async def _say_when_ready(house: House, model_id: str, settings: Settings, liste
     _warn_of_a_long_context(settings, house)
     host, port = listener.getsockname()[:2]
     where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    print(f"Troupe serves {model_id} at http://{where}/v1", file=sys.stderr, flush=True)
+    say(f"Troupe serves {model_id} at http://{where}/v1")
+    tell("READY=1")
 
 
 def _warn_of_a_long_context(settings: Settings, house: House) -> None:
@@ -153,9 +165,15 @@ async def _obey_signals(house: House, stop: anyio.Event, drain_timeout: float) -
             async for number in signals:
                 if draining:
                     os._exit(128 + number)
+                tell("STOPPING=1")
                 log.info("draining: open requests have %g s to end", drain_timeout)
                 draining = True
                 group.start_soon(close)
+
+
+def _is_draining(house: House) -> bool:
+    admitter = house.snapshot().admitter
+    return admitter is not None and admitter.draining
 
 
 def listen(settings: Settings) -> socket.socket:
