@@ -36,13 +36,14 @@ def serve(arguments: dict[str, object]) -> int:
     config = arguments.pop("config", None)
     chosen = settings.load(arguments, config=config if isinstance(config, Path) else None)
     log.configure(chosen.log_format, chosen.log_level)
-    from api import server
     from api.dashboard import attached
-    from runtime.models.home import home
-    from runtime.models.resolve import resolve
 
     if chosen.dashboard:
         attached.check_terminal()
+    from api import server
+    from runtime.models.home import home
+    from runtime.models.resolve import resolve
+
     files = resolve(chosen.model, say=log.say, trust_remote_code=chosen.trust_remote_code)
     with attached.log_aside(home() / "serve.log") if chosen.dashboard else nullcontext():
         anyio.run(server.serve, chosen, files, backend=chosen.event_loop)
@@ -79,6 +80,15 @@ def pull(arguments: dict[str, object]) -> int:
     return 0
 
 
+def doctor(arguments: dict[str, object]) -> int:
+    from api.doctor import run
+
+    model, url, key = (str(given) if (given := arguments[name]) else None for name in ("model", "url", "api_key"))
+    key = key or os.environ.get(settings.variable("api_key"))
+    question = run.Question(model, url, key, trust_remote_code=bool(arguments["trust_remote_code"]))
+    return run.doctor(question, json=bool(arguments["json"]))
+
+
 def bench(arguments: dict[str, object]) -> int:
     from api.bench import run
 
@@ -113,6 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     fetching.add_argument("--trust-remote-code", action="store_true", help="accept model code that comes with it")
     fetching.set_defaults(command=pull)
     _add_top(commands.add_parser("top", help="watch a server that runs"))
+    _add_doctor(commands.add_parser("doctor", help="say what is installed, found and slow, and what mends it"))
     _add_bench(commands.add_parser("bench", help="measure a server, or this one beside mlx_lm.server"))
     return parser
 
@@ -126,6 +137,17 @@ def _add_top(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-color", action="store_true", help="without colours, as with $NO_COLOR")
     parser.add_argument("--until-closed", type=int, metavar="FD", help=argparse.SUPPRESS)
     parser.set_defaults(command=top)
+
+
+def _add_doctor(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "model", nargs="?", metavar="MODEL", help="also look at this model; nothing is fetched or loaded"
+    )
+    parser.add_argument("--url", metavar="URL", help="also ask the server that runs there how it is")
+    parser.add_argument("--api-key", metavar="KEY", help="its key, if it has one; else $TROUPE_API_KEY")
+    parser.add_argument("--json", action="store_true", help="the same as JSON")
+    parser.add_argument("--trust-remote-code", action="store_true", help="accept code that comes with the model")
+    parser.set_defaults(command=doctor)
 
 
 def _add_bench(parser: argparse.ArgumentParser) -> None:

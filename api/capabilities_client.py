@@ -147,7 +147,7 @@ def fetch_capabilities(url: str, api_key: str | None = None, *, timeout_s: float
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     try:
         request = urllib.request.Request(where, headers=headers)  # noqa: S310 (http and https alone come here)
-        with _OPENER.open(request, timeout=timeout_s) as reply:
+        with OPENER.open(request, timeout=timeout_s) as reply:
             body = json.loads(reply.read(LONGEST_REPLY))
     except urllib.error.HTTPError as error:
         with error:
@@ -181,7 +181,7 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
         return None
 
 
-_OPENER = urllib.request.build_opener(_NoRedirects)
+OPENER = urllib.request.build_opener(_NoRedirects)
 
 
 def _message(body: bytes) -> str:

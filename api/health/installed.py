@@ -71,14 +71,27 @@ def requirements() -> list[Requirement]:
         return []
 
 
-def extras() -> dict[str, list[str]]:
-    """The packages that each extra brings on this platform, by extra."""
-    found: dict[str, list[str]] = {}
-    for each in requirements():
-        for name in _extras_of(each):
-            if each.marker is None or each.marker.evaluate({"extra": name}):
-                found.setdefault(name, []).append(each.name)
+def extras() -> dict[str, list[Requirement]]:
+    """What each extra asks for on this platform, by extra."""
+    every, found = requirements(), dict[str, list[Requirement]]()
+    for name in sorted({name for each in every for name in _extras_of(each)}):
+        found[name] = [each for each in every if name in _extras_of(each) and _holds(each, name)]
     return found
+
+
+def extras_installed() -> dict[str, bool]:
+    """Of each extra that an operator may want and that there is for this platform, whether all of it is here."""
+    return {name: all(map(_is_here, asked)) for name, asked in extras().items() if asked and name != "dev"}
+
+
+def _is_here(requirement: Requirement) -> bool:
+    """With what its own extras bring: mlx[cuda13] is mlx and a package of kernels."""
+    if _version(requirement.name) is None:
+        return False
+    own = [Requirement(line) for line in metadata.requires(requirement.name) or ()]
+    wanted = {each.name for each in own for extra in requirement.extras if extra in _extras_of(each)}
+    wanted &= {each.name for each in own if any(_holds(each, extra) for extra in requirement.extras)}
+    return all(_version(name) is not None for name in wanted)
 
 
 def _of_extra(line: str, extra: str) -> str:
@@ -94,7 +107,12 @@ def _extras_of(requirement: Requirement) -> Iterable[str]:
 
 def _applying(every: Iterable[Requirement]) -> Iterable[Requirement]:
     """Those that hold on this platform without any extra."""
-    return [each for each in every if each.marker is None or each.marker.evaluate({"extra": ""})]
+    return [each for each in every if _holds(each, "")]
+
+
+def _holds(requirement: Requirement, extra: str) -> bool:
+    """Whether it is asked for on this platform, by someone who asks for `extra`."""
+    return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
 
 
 def _version(name: str) -> str | None:

@@ -17,7 +17,8 @@ from api.text.encoder import GuardedEncoder
 from api.text.loading import configured_stop_ids, ids_in, load_tokeniser
 from api.text.shield import MarkedText, Shield
 from api.text.template import ChatTemplate
-from api.text.turn_ends import TurnEnds, turn_ends
+from api.text.turn_ends import TurnEnds
+from api.text.turn_trial import turn_ends
 from api.text.vocabulary import byte_ids, byte_level_bytes, control_tokens, decoder_types
 
 LONG_TEXT = 4_000

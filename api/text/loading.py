@@ -28,16 +28,21 @@ def load_tokeniser(path: Path, trust_remote_code: bool) -> TokenizersBackend:
 
 def configured_stop_ids(path: Path) -> frozenset[int]:
     """The end-of-sequence ids that a model directory's own files name."""
-    found: set[int] = set()
+    return frozenset().union(*stop_ids_by_file(path).values())
+
+
+def stop_ids_by_file(path: Path) -> dict[str, frozenset[int]]:
+    """The same by the name of the file; those that name none are missing."""
+    found: dict[str, frozenset[int]] = {}
     for name in ("config.json", "generation_config.json"):
         try:
             # Python's own json: configurations hold numbers such as Infinity.
             settings = json.loads((path / name).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue  # A config.json that cannot be read is the engine's to refuse; mlx-lm passes over the other.
-        if isinstance(settings, dict):
-            found |= ids_in(settings.get("eos_token_id"))
-    return frozenset(found)
+        if isinstance(settings, dict) and (ids := ids_in(settings.get("eos_token_id"))):
+            found[name] = ids
+    return found
 
 
 def ids_in(value: object) -> frozenset[int]:

@@ -16,7 +16,7 @@ from api.context import ApiContext
 from api.health import installed, report
 from api.health.papers import ModelPapers, read_papers
 from api.text.codec import HfCodec
-from api.text.turn_ends import turn_ends
+from api.text.turn_trial import turn_ends
 from runtime.settings import Settings
 from runtime.types import DivergenceCause, PressureLevel
 from tests.api.calling import call
