@@ -159,7 +159,7 @@ class DivergenceProbe(Actor[m.ProbeWord]):
         """Say it when it begins, and when it is over."""
         is_low = tally.agreement < self._threshold
         if is_low is not (cause in self._low):
-            (log.warning if is_low else log.info)(*_said(cause, tally, self._threshold))
+            log.log(logging.WARNING if is_low else logging.INFO, _said(cause, tally, self._threshold))
         self._low = self._low | {cause} if is_low else self._low - {cause}
 
     def snapshot(self) -> ProbeSnapshot:
@@ -181,17 +181,14 @@ _COMPARED = {
 }
 
 
-def _said(cause: DivergenceCause, tally: Tally, threshold: float) -> tuple[object, ...]:
-    """A log line about a cause."""
-    difference = tally.largest_logprob_difference
-    return (
-        "answers %s agree in %.4f of %d tokens of %d prompts (threshold %g); the first differs at place %s, "
-        "log-probabilities before it by up to %s",
-        _COMPARED[cause],
-        tally.agreement,
-        tally.compared_tokens,
-        tally.prompts,
-        threshold,
-        tally.first_difference,
-        "an unknown amount" if difference is None else f"{difference:.3g}",
-    )
+def _said(cause: DivergenceCause, tally: Tally, threshold: float) -> str:
+    """A line for the log."""
+    told = [
+        f"answers {_COMPARED[cause]} agree in {tally.agreement:.4f} of {tally.compared_tokens} tokens of "
+        f"{tally.prompts} prompts (threshold {threshold:g})"
+    ]
+    if tally.first_difference is not None:
+        told.append(f"the first difference is at place {tally.first_difference}")
+    if tally.largest_logprob_difference is not None:
+        told.append(f"log-probabilities differ by up to {tally.largest_logprob_difference:.3g}")
+    return "; ".join(told)

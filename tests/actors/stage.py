@@ -48,6 +48,23 @@ class Stage:
         for name in names:
             self.actor.receive(m.Enqueue(self.epoch, self.client.request(name, arrived_at=arrived_at), ()))
 
+    def enqueue_background(self, *names: str, leaves_kv: bool = True) -> None:
+        for name in names:
+            request = self.client.request(name, background=True, leaves_kv=leaves_kv)
+            self.actor.receive(m.Enqueue(self.epoch, request, ()))
+
+    def asked(self) -> list[str]:
+        """Who was to be leased since last asked."""
+        return [each.request.request_id for each in self.cache.take() if isinstance(each, m.LeaseKv)]
+
+    def let_turns_pass(self, turns: int) -> None:
+        """Those on stage decode."""
+        for name in self.actor.snapshot().prefilling:
+            self.actor.receive(m.SequencePrefilled(RequestId(name)))
+            self.actor.receive(m.PrefillTurnEnded(1, 0.1))
+        for _ in range(turns):
+            self.actor.receive(m.DecodeTurnEnded(1, 0.1))
+
     def lease(self, name: str, cached_tokens: int = 0) -> None:
         hit_type = HitType.PREFIX if cached_tokens else HitType.MISS
         self.actor.receive(m.KvLeased(RequestId(name), cached_tokens, hit_type))

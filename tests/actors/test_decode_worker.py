@@ -7,7 +7,7 @@ import pytest
 from actors import messages as m
 from actors.decode_worker import DecodeWorker
 from runtime.engine import commands as c
-from runtime.types import CancelCause, FinishReason, RequestId, SequenceId, TokenOutput
+from runtime.types import CancelCause, FinishReason, RequestId, Sampling, SequenceId, TokenOutput
 from tests.actors.prefilling import R1, S1, sequence
 from tests.fakes import Client, Recorder, RecordingEngine, no_reply
 
@@ -239,3 +239,63 @@ def test_a_second_run_does_not_know_of_the_first_token() -> None:
     (row,) = worker.actor.snapshot().sequences
     assert row.ttft_s is None
     assert row.generated_tokens == 2
+
+
+@pytest.mark.parametrize(
+    ("sampling", "background", "sampled"),
+    [
+        (Sampling(5, temperature=0.0), False, True),
+        (Sampling(5, temperature=1.0, top_k=1), False, True),
+        (Sampling(5, temperature=0.7), False, False),
+        (Sampling(5, temperature=0.0, grammar="start: A"), False, False),
+        (Sampling(5, temperature=0.0), True, False),
+    ],
+)
+def test_answers_that_can_be_computed_again_are_told_to_the_probe(
+    sampling: Sampling, background: bool, sampled: bool
+) -> None:
+    worker = Decoding(sample_every=1)
+    request = replace(worker.client.request("r1", background=background), sampling=sampling)
+    worker.actor.receive(m.JoinDecode(sequence(request, output=(11,))))
+    worker.answer(12)
+    assert worker.probe.take() == []
+    worker.answer(13, finish=FinishReason.STOP)
+    candidate = m.ProbeCandidate((1, 2, 3), request.sampling, (11, 12, 13))
+    assert worker.probe.take() == ([candidate] if sampled else [])
+
+
+@pytest.mark.parametrize(("sample_every", "told"), [(0, 0), (1, 7), (3, 2)])
+def test_one_in_so_many_is_sampled(sample_every: int, told: int) -> None:
+    worker = Decoding(sample_every=sample_every)
+    for _ in range(7):
+        worker.join()
+        worker.answer(11, finish=FinishReason.LENGTH)
+    assert len(worker.probe.heard) == told
+
+
+def test_a_request_that_is_cancelled_is_no_sample() -> None:
+    worker = Decoding(sample_every=1)
+    worker.join()
+    worker.answer(11)
+    worker.actor.receive(m.Cancel(R1, CancelCause.STOP_STRING))
+    assert worker.probe.heard == []
+
+
+def test_the_background_is_neither_shown_nor_counted_and_runs_apart_if_it_is_to() -> None:
+    worker = Decoding(keep_kv=True)
+    request = replace(worker.client.request("r1", background=True, leaves_kv=False), apart=True)
+    worker.actor.receive(m.JoinDecode(sequence(request)))
+    (join,) = worker.engine.take()
+    assert isinstance(join, c.Join)
+    assert (join.rows[0].apart, join.rows[0].keep_kv) == (True, False)
+    worker.answer(11)
+    shown = worker.actor.snapshot()
+    assert (shown.sequences, shown.produced_tokens) == ((), 0)
+
+
+def test_produced_tokens_are_counted_past_their_sequences() -> None:
+    worker = Decoding()
+    worker.join(output=(11,))
+    worker.answer(12, 13)
+    worker.answer(14, finish=FinishReason.STOP)
+    assert worker.actor.snapshot().produced_tokens == 3

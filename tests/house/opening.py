@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 import anyio
 
 from actors import messages as m
+from actors.company import Company
 from actors.replies import Replies
 from actors.system import House
 from runtime.engine import commands as c
@@ -17,9 +18,16 @@ from tests.fakes import FakeEngine
 
 @asynccontextmanager
 async def open_house(
-    make_engine: Callable[[], FakeEngine] = FakeEngine, *, settings: Settings | None = None, model: str = "tiny"
+    make_engine: Callable[[], FakeEngine] = FakeEngine,
+    *,
+    settings: Settings | None = None,
+    model: str = "tiny",
+    company: Company | None = None,
 ) -> AsyncIterator[House]:
-    house = House(settings or Settings(), lambda: ThreadHost(lambda _beat: make_engine(), c.LoadModel(model)))
+    def make_host() -> ThreadHost:
+        return ThreadHost(lambda _beat: make_engine(), c.LoadModel(model))
+
+    house = House(settings or Settings(), make_host, company=company)
     async with anyio.create_task_group() as group:
         group.start_soon(house.run)
         with anyio.fail_after(10):
