@@ -87,7 +87,7 @@ function drawTrend(name, value, words) {
   const highest = Math.max(...past);
   const figure = figureOf(name);
   const span = seconds(past.length * INTERVAL_S);
-  setText(figure.lastElementChild, `${name}: ${words(value)}, at most ${words(highest)} in the last ${span}`);
+  setText(figure.lastElementChild, `${name} ${words(value)}${DOT}at most ${words(highest)} in ${span}`);
   const first = SAMPLES - past.length;
   const points = past.map((each, place) => `${first + place},${39 - (highest ? (each / highest) * 38 : 0)}`);
   figure.querySelector("polyline").setAttribute("points", points.join(" "));
