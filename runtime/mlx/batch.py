@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import mlx.core as mx
-from mlx.nn.layers.base import Module
 
 from runtime.engine.commands import DecodedRow, JoinRow, SequenceFailed
+from runtime.mlx.aligned import order
 from runtime.mlx.caches import Caches, Held, extend, merge
 from runtime.mlx.choice import Choice
 from runtime.mlx.edits import RowHistory
 from runtime.mlx.grammar import Grammars, Mask, Matcher
+from runtime.mlx.loader import LoadedModel
 from runtime.mlx.sampler import Sampler
 from runtime.types import FinishReason, SequenceId, TokenOutput
 
@@ -28,6 +29,8 @@ class Row:
     """Prompt and output ids that were handed out; the choice under way is not among them."""
     matcher: Matcher | None = None
     """How far the output is in the row's grammar, if it has one."""
+    again: tuple[int, ...] = ()
+    """The output's beginning: it was handed out in an earlier life, and is fed as it was made, step by step."""
 
     @property
     def produced(self) -> int:
@@ -37,6 +40,16 @@ class Row:
     def error(self) -> str:
         """Why the row cannot go on; empty if it can."""
         return self.matcher.error if self.matcher else ""
+
+    @property
+    def repeats(self) -> bool:
+        """Whether the next token is one that was handed out before."""
+        return self.produced < len(self.again)
+
+    def as_joined(self) -> JoinRow:
+        """The row as it could join another batch: with all that was handed out."""
+        told = self.history[: self.spec.prompt_tokens] + list(self.again) if self.repeats else self.history
+        return replace(self.spec, history=tuple(told))
 
     def take(self, token_id: int) -> FinishReason | None:
         """Let `token_id` be the next of the history; why it ends the row, None if it does not."""
@@ -51,6 +64,18 @@ class Row:
     def for_sampler(self) -> RowHistory:
         split = self.spec.prompt_tokens
         return RowHistory(self.spec.sampling, self.history[:split], self.history[split:])
+
+
+Newcomer = tuple[JoinRow, Held]
+"""A row with caches that hold all of its history but the last id, or all of its prompt but the last id: then its output
+is fed again."""
+
+
+def _row(spec: JoinRow, held: Held) -> Row:
+    if held.tokens == len(spec.history) - 1:
+        return Row(spec, list(spec.history))
+    prompt, output = spec.history[: spec.prompt_tokens], spec.history[spec.prompt_tokens :]
+    return Row(spec, list(prompt), again=output)
 
 
 @dataclass(slots=True)
@@ -73,9 +98,9 @@ class DecodeBatch:
     After a method raised, nothing but `rows` may be used any more: what they hand out is unchanged by the failure.
     """
 
-    def __init__(self, model: Module, vocab_size: int, grammars: Grammars) -> None:
+    def __init__(self, model: LoadedModel, grammars: Grammars) -> None:
         self._model = model
-        self._vocab_size = vocab_size
+        self._vocab_size = model.vocab_size
         self._grammars = grammars
         self._rows: list[Row] = []
         self._caches: Caches = []
@@ -93,23 +118,30 @@ class DecodeBatch:
 
     def rows(self) -> list[JoinRow]:
         """The rows as they could join another batch: with all they have handed out."""
-        return [replace(row.spec, history=tuple(row.history)) for row in self._rows]
+        return [row.as_joined() for row in self._rows]
 
-    def join(self, specs: Sequence[JoinRow], caches: Sequence[Caches]) -> None:
-        """Take rows in, each with a cache that holds all of its history but the last id.
+    @property
+    def is_apart(self) -> bool:
+        """Whether its row is to stay alone."""
+        return any(row.spec.apart for row in self._rows)
+
+    def join(self, newcomers: Sequence[Newcomer]) -> None:
+        """Take rows in.
 
         Their first step is taken at once, in a forward pass of their own: from then on every row of the batch
         has a choice under way.
         """
-        newcomers = DecodeBatch(self._model, self._vocab_size, self._grammars)
-        newcomers._rows, newcomers._caches = self._rows_of(specs), merge(caches)
-        newcomers._resume()
+        shortest_first = [newcomers[place] for place in order([held.tokens for _, held in newcomers])]
+        batch = DecodeBatch(self._model, self._grammars)
+        batch._rows = self._rows_of(shortest_first)
+        batch._caches = merge([held.caches for _, held in shortest_first], are_aligned=self._model.invariant)
+        batch._resume()
         self._resume()
-        self.absorb(newcomers)
+        self.absorb(batch)
 
-    def _rows_of(self, specs: Sequence[JoinRow]) -> list[Row]:
+    def _rows_of(self, newcomers: Sequence[Newcomer]) -> list[Row]:
         """Rows, each in its grammar where its output ends. Choices of one request have a grammar that is read once."""
-        rows = [Row(spec, list(spec.history)) for spec in specs]
+        rows = [_row(*newcomer) for newcomer in newcomers]
         matchers: dict[tuple[str, frozenset[int]], Matcher] = {}
         for row in rows:
             sampling = row.spec.sampling
@@ -117,7 +149,7 @@ class DecodeBatch:
                 key = sampling.grammar, sampling.stop_ids
                 matchers[key] = matchers.get(key) or self._grammars.matcher(*key)
                 row.matcher = matchers[key].copy()
-                row.matcher.advance(row.spec.history[row.spec.prompt_tokens :])
+                row.matcher.advance(row.history[row.spec.prompt_tokens :])
         return rows
 
     def _resume(self) -> None:
@@ -134,8 +166,12 @@ class DecodeBatch:
                 self._sampler, self._choice = other._sampler, other._choice
             return
         extend(self._caches, other._caches)
-        self._rows = self._rows + other._rows
-        self._rechoose(self._choice.beside(other._choice))
+        rows, choice = self._rows + other._rows, self._choice.beside(other._choice)
+        if self._model.invariant:
+            places = order([len(row.history) for row in rows])
+            rows, choice = [rows[place] for place in places], choice.only(places)
+        self._rows = rows
+        self._rechoose(choice)
 
     def first_step(self) -> Step:
         """Hand out the choice under way and start nothing behind it: on the CPU, whoever starts a step waits until most
@@ -166,6 +202,9 @@ class DecodeBatch:
         going_on: list[tuple[Row, TokenOutput]] = []
         leaving = []
         for place, (row, output, finish) in enumerate(zip(self._rows, outputs, finishes, strict=True)):
+            if row.repeats:
+                going_on.append((row, output))
+                continue
             if row.error:
                 step.failed.append(SequenceFailed(row.spec.sequence_id, row.error, refused=True))
             else:
@@ -216,7 +255,7 @@ class DecodeBatch:
     def _forward(self, tokens: mx.array) -> mx.array:
         """Feed one token per row; logits of shape [batch, vocabulary], under way if their choice has to wait."""
         # A model may have logits for more ids than it has embeddings for; those could not be fed back.
-        logits: mx.array = self._model(tokens[:, None], cache=self._caches)[:, -1, : self._vocab_size]
+        logits: mx.array = self._model.model(tokens[:, None], cache=self._caches)[:, -1, : self._vocab_size]
         if self._constrained():
             mx.async_eval(logits)
         return logits
@@ -225,7 +264,16 @@ class DecodeBatch:
         """Choose every row's next token from `logits`; the choice is under way."""
         self._sampler = self._sampler or self._sampler_for(self._rows)
         choice = self._sampler.sample(logits, positions, self._mask())
+        if any(row.again for row in self._rows):
+            choice = self._again(choice, positions)
         mx.async_eval(choice.arrays())
+        return choice
+
+    def _again(self, choice: Choice, positions: Sequence[int]) -> Choice:
+        """The choice, but for the rows that choose as they did before."""
+        for place, (row, position) in enumerate(zip(self._rows, positions, strict=True)):
+            if position < len(row.again):
+                choice.tokens[place] = row.again[position]
         return choice
 
     def _mask(self) -> Mask | None:

@@ -3,11 +3,12 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from math import inf
 
 from runtime.engine.commands import JoinRow
 from runtime.engine.host import Beat
 from runtime.mlx import device
-from runtime.mlx.batch import DecodeBatch, Step
+from runtime.mlx.batch import DecodeBatch, Newcomer, Step
 from runtime.mlx.caches import Held
 from runtime.mlx.grammar import Grammars
 from runtime.mlx.loader import LoadedModel
@@ -15,12 +16,6 @@ from runtime.mlx.revival import revive
 from runtime.types import SequenceId
 
 log = logging.getLogger("troupe.engine")
-
-REVIVAL_CHUNK = 512
-"""Tokens per forward pass when a history is computed again."""
-
-Newcomer = tuple[JoinRow, Held]
-"""A row with caches that hold all of its history but the last id; if they do not, they are computed anew."""
 
 
 class Batches:
@@ -44,7 +39,7 @@ class Batches:
     def join(self, newcomers: Sequence[Newcomer]) -> None:
         """Let rows take part from the next step on."""
         for row, held in newcomers:
-            if held.tokens != len(row.history) - 1:
+            if held.tokens not in (len(row.history) - 1, row.prompt_tokens - 1):
                 log.error("sequence %d came with %d tokens of %d", row.sequence_id, held.tokens, len(row.history) - 1)
                 held = self._computed(row)
             self._joining.append((row, held))
@@ -78,10 +73,11 @@ class Batches:
 
     def _homes(self, newcomers: Sequence[Newcomer]) -> dict[int, list[Newcomer]]:
         """Which batch each row goes to, by its place: one of rows about as long, or a new one."""
-        lengths = [batch.longest for batch in self._batches]
+        lengths = [inf if batch.is_apart else batch.longest for batch in self._batches]
         homes: dict[int, list[Newcomer]] = {}
         for newcomer in newcomers:
-            length = len(newcomer[0].history)
+            row = newcomer[0]
+            length = inf if row.apart else len(row.history)
             place = next((i for i, other in enumerate(lengths) if device.may_share_a_batch(length, other)), None)
             if place is None:
                 place = len(lengths)
@@ -105,19 +101,16 @@ class Batches:
 
     def _batch_of(self, rows: Sequence[JoinRow]) -> DecodeBatch:
         """A batch of these rows, their caches computed from their histories."""
-        batch = DecodeBatch(self._model.model, self._model.vocab_size, self._grammars)
+        batch = DecodeBatch(self._model, self._grammars)
         if rows:
-            batch.join(rows, [self._computed(row).caches for row in rows])
+            batch.join([(row, self._computed(row)) for row in rows])
         return batch
 
     def _computed(self, row: JoinRow) -> Held:
-        held = Held(self._model.new_caches())
-        for start in range(0, len(row.history) - 1, REVIVAL_CHUNK):
-            self._model.feed(row.history[start : min(start + REVIVAL_CHUNK, len(row.history) - 1)], held)
-            self._beat("computing a history")
-        return held
+        prompt, output = row.history[: row.prompt_tokens], row.history[row.prompt_tokens :]
+        return self._model.computed(prompt, output, self._beat)
 
 
 def _join(newcomers: Sequence[Newcomer], batch: DecodeBatch) -> Step:
-    batch.join([row for row, _ in newcomers], [held.caches for _, held in newcomers])
+    batch.join(newcomers)
     return Step()

@@ -9,7 +9,7 @@ from mlx.nn.layers.base import Module
 from mlx.utils import tree_flatten
 from mlx_lm.models.cache import BatchKVCache, CacheList, KVCache, QuantizedKVCache, make_prompt_cache
 
-from runtime.mlx import quantised
+from runtime.mlx import aligned, quantised
 
 Caches = list[Any]
 """One mlx-lm cache object per layer."""
@@ -48,8 +48,11 @@ def cut_anywhere(caches: Caches) -> bool:
     return all(map(can_be_cut, members(caches)))
 
 
-def merge(caches: Sequence[Caches]) -> Caches:
-    """One batch cache per layer. A model whose caches cannot be merged runs one sequence at a time, in its own."""
+def merge(caches: Sequence[Caches], *, are_aligned: bool = False) -> Caches:
+    """One batch cache per layer; aligned ones want the shortest first. A model whose caches cannot be merged runs one
+    sequence at a time, in its own."""
+    if are_aligned:
+        return list(aligned.merge(caches))
     if len(caches) == 1:
         mergeable = all(hasattr(cache, "merge") for cache in caches[0])
         return list(map(_alone, caches[0])) if mergeable else caches[0]
@@ -68,7 +71,7 @@ def _alone(cache: Any) -> Any:
 
 
 def extend(mine: Caches, theirs: Caches) -> None:
-    """Put the rows of `theirs` behind those of `mine`."""
+    """Put the rows of `theirs` behind those of `mine`; aligned caches put them where their lengths belong."""
     for a, b in zip(mine, theirs, strict=True):
         if type(a) is type(b) is BatchKVCache and not a.empty() and not b.empty():
             _extend(a, b)

@@ -45,8 +45,8 @@ def limit_reuse() -> None:
         mx.set_cache_limit(round(memory_bytes() * REUSED_FRACTION))
 
 
-def suit(model: Module) -> Module:
-    """Give a lazily loaded `model` the form that is fastest here.
+def suit(model: Module, dtype: str = "auto") -> Module:
+    """Give a lazily loaded `model` the form that is fastest here, or `dtype` if it is not `auto`.
 
     On the CPU that is plain float32: quantised products do not gain from batching, and float16 is 30 times slower.
     Widening the scales first means that each weight is rounded once at most. A GPU keeps the weights as they are.
@@ -55,6 +55,8 @@ def suit(model: Module) -> Module:
         model.set_dtype(mx.float32)
         model = dequantize_model(model)
         model.set_dtype(mx.float32)
+    if dtype != "auto":
+        model.set_dtype(getattr(mx, dtype))
     return model
 
 
@@ -67,7 +69,10 @@ def padding_ratio() -> float:
     return 2.0 if name() == "cpu" else inf
 
 
-def may_share_a_batch(tokens: int, other_tokens: int) -> bool:
-    """Whether rows of these lengths belong in one batch, where all are padded to the longest."""
+def may_share_a_batch(tokens: float, other_tokens: float) -> bool:
+    """Whether rows of these lengths belong in one batch, where all are padded to the longest. One of infinite length
+    shares it with none."""
+    if inf in (tokens, other_tokens):
+        return False
     longer, shorter = max(tokens, other_tokens), min(tokens, other_tokens)
     return longer <= max(SHORT_TOKENS, padding_ratio() * shorter)

@@ -17,6 +17,7 @@ from runtime.mlx import device, grammar, loader, memory
 from runtime.mlx.batch import Step
 from runtime.mlx.batches import Batches
 from runtime.mlx.caches import Held
+from runtime.mlx.invariant import made_invariant
 from runtime.mlx.kv_folder import KvFolder
 from runtime.mlx.kv_keeper import KvKeeper
 from runtime.mlx.model_key import model_key
@@ -78,7 +79,7 @@ class MlxEngine:
     def _load(self, command: c.LoadModel) -> ModelFacts:
         path = Path(command.path)
         self._beat("loading the model")
-        self._model = loader.load(path, trust_remote_code=command.trust_remote_code, kv_bits=command.kv_bits)
+        self._model = self._loaded(path, command)
         self._beat("reading the tokeniser")
         grammars = grammar.load(
             path,
@@ -96,6 +97,13 @@ class MlxEngine:
         gc.collect()
         gc.freeze()  # The libraries and the model are here to stay; collections need not go through them again.
         return self._model.facts(held.caches)
+
+    def _loaded(self, path: Path, command: c.LoadModel) -> loader.LoadedModel:
+        loaded = loader.load(
+            path, trust_remote_code=command.trust_remote_code, kv_bits=command.kv_bits, dtype=command.dtype
+        )
+        loaded = replace(loaded, chunk_tokens=command.chunk_tokens)
+        return made_invariant(loaded, self._beat) if command.batch_invariant else loaded
 
     def _folder(self, path: Path, cache_dir: Path) -> KvFolder:
         """Where pieces of this model's caches outlive the engine."""

@@ -14,6 +14,7 @@ from mlx.utils import tree_flatten
 from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.utils import _get_classes, load_model
 
+from runtime.engine.host import Beat
 from runtime.errors import ModelError
 from runtime.mlx import device, quantised
 from runtime.mlx.caches import Caches, Held, bytes_per_token, cut_anywhere, new
@@ -26,6 +27,9 @@ CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_le
 
 UNSTATED_CONTEXT_TOKENS = 32_768
 """For models whose configuration names no limit, such as recurrent ones."""
+
+REVIVAL_CHUNK = 512
+"""Tokens per forward pass when a history is computed again."""
 
 LONGEST_REASON = 300
 """Characters kept of an error that lists every parameter of a model."""
@@ -48,6 +52,10 @@ class LoadedModel:
     weight_bytes: int
     kv_bits: int | None
     """Bits per element of its KV caches; None: they are of its type."""
+    invariant: bool = False
+    """Its rows are computed so that company changes nothing about them: see invariant.py."""
+    chunk_tokens: int = 0
+    """See LoadModel."""
 
     def new_caches(self) -> Caches:
         """Empty caches for one sequence."""
@@ -58,6 +66,16 @@ class LoadedModel:
         self.model(mx.array([token_ids]), cache=held.caches)
         mx.eval([cache.state for cache in held.caches])
         held.tokens += len(token_ids)
+
+    def computed(self, prompt_ids: tuple[int, ...], output_ids: tuple[int, ...], beat: Beat) -> Held:
+        """The caches of a history, computed anew, with all of it but its last id. Where chunks are fixed only of the
+        prompt: output that was made step by step is to be fed step by step again."""
+        history = prompt_ids if self.chunk_tokens else prompt_ids + output_ids
+        held, end = Held(self.new_caches()), len(history) - 1
+        for start in range(0, end, self.chunk_tokens or REVIVAL_CHUNK):
+            self.feed(history[start : min(start + (self.chunk_tokens or REVIVAL_CHUNK), end)], held)
+            beat("computing a history")
+        return held
 
     def facts(self, caches: Caches) -> ModelFacts:
         """What the rest of the house must know; `caches` hold one token."""
@@ -77,12 +95,12 @@ class LoadedModel:
         )
 
 
-def load(path: Path, *, trust_remote_code: bool, kv_bits: int | None = None) -> LoadedModel:
+def load(path: Path, *, trust_remote_code: bool, kv_bits: int | None = None, dtype: str = "auto") -> LoadedModel:
     """Raises ModelError if the directory is broken, its architecture is unknown to mlx-lm, or its KV caches cannot have
-    `kv_bits`."""
+    `kv_bits`. `dtype` as in LoadModel."""
     with _blaming_the_model(f"{path} cannot be loaded: "):
         model, config = load_model(path, lazy=True, strict=True, trust_remote_code=trust_remote_code)
-        model = device.suit(model)
+        model = device.suit(model, dtype)
         mx.eval(model.parameters())
         if kv_bits and (reason := quantised.refusal(model, kv_bits)):
             raise ValueError(f"with --kv-bits {kv_bits}: {reason}")

@@ -52,9 +52,7 @@ class Stage:
 
     def plant(self, raises: Callable[[list[list[int]]], bool]) -> None:
         faulty = Faulty(self.engine._model.model, raises)
-        object.__setattr__(self.engine._model, "model", faulty)
-        for batch in self.engine._batches:
-            batch._model = faulty  # type: ignore[assignment]
+        object.__setattr__(self.engine._model, "model", faulty)  # Its batches have the same.
 
     def join(self, rows: dict[int, tuple[int, ...]]) -> None:
         for n, prompt in rows.items():
