@@ -1,4 +1,4 @@
-"""What a body that fits its schema may be refused for: everything else is a lie in /openapi.json."""
+"""What a body that fits its schema may be refused for, all else being a lie in /openapi.json; and short answers."""
 
 import re
 from typing import Any
@@ -23,6 +23,22 @@ REASONS = {
     r"chat template": "what a model's template makes of messages is its own business",
     r"schema": "of a schema that came in a body, its keywords",
 }
+
+MOST_TOKENS = 64
+"""What a reply is cut to: a small model writes all the tokens that it may."""
+LARGEST_INT = 2**64 - 1
+
+
+@schemathesis.hook
+def before_call(_context: schemathesis.HookContext, case: schemathesis.Case[Any], **_: Any) -> None:
+    """Bound what a good number of tokens is; bad ones stay as they are, to be refused."""
+    if isinstance(case.body, dict):
+        case.body = {name: bounded(name, value) for name, value in case.body.items()}
+
+
+def bounded(name: str, value: Any) -> Any:
+    many = isinstance(value, int) and MOST_TOKENS < value <= LARGEST_INT
+    return MOST_TOKENS if many and name in ("max_tokens", "max_completion_tokens", "max_output_tokens") else value
 
 
 @schemathesis.check
