@@ -21,6 +21,7 @@ from actors.system import House
 from api.app import create_app
 from api.context import ApiContext
 from api.dashboard import attached
+from api.probes import probe_prompts
 from api.text.codec import HfCodec
 from runtime.engine import blas
 from runtime.engine.hosts import make_host
@@ -71,6 +72,8 @@ async def serve(settings: Settings, files: ModelFiles) -> None:
         if settings.dashboard:
             outside.start_soon(attached.keep, listener, settings, partial(_is_draining, house))
         outside.start_soon(_say_when_ready, house, files.model_id, settings, listener)
+        if settings.batch_divergence_monitor:
+            outside.start_soon(_probe, house, codec)
         # In a task of its own: Hypercorn's asyncio worker can leave its task half cancelled when it shuts down.
         closed = anyio.Event()
         outside.start_soon(_serve_http, app, listener, settings, stop, closed)
@@ -142,6 +145,11 @@ async def _say_when_ready(house: House, model_id: str, settings: Settings, liste
     where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     say(f"Troupe serves {model_id} at http://{where}/v1")
     tell("READY=1")
+
+
+async def _probe(house: House, codec: HfCodec) -> None:
+    await house.opened()
+    house.probe_with(await probe_prompts(codec))
 
 
 def _warn_of_a_long_context(settings: Settings, house: House) -> None:

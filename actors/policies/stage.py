@@ -1,5 +1,4 @@
-"""Who comes on stage next, and who of the background has to make way: nobody waits for those, so they never delay
-others, and yet they get done."""
+"""Who comes on stage next, and who makes way: what nobody waits for never delays others, and yet gets done."""
 
 from dataclasses import dataclass
 from enum import StrEnum
