@@ -145,8 +145,9 @@ def _move(ui: Ui, rows: Sequence[RequestRow], move: Callable[[int, int], int], p
     if not rows:
         return replace(ui, said="there is no request to select")
     at = position(rows, ui)
-    # With none selected, down and up begin at the first and at the last.
-    index = move(at, page) if at is not None else (0 if move(0, page) == 1 else move(len(rows), page))
+    if at is None:  # Then those that go up come from below, and all others from above.
+        at = len(rows) if move(0, page) < 0 else -1
+    index = move(at, page)
     return replace(ui, selected=rows[max(0, min(len(rows) - 1, index))].request_id)
 
 

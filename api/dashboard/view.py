@@ -182,4 +182,6 @@ def _memory_in_a_line(figures: Figures) -> Block:
 
 
 def _troubles(figures: Figures, width: int, height: int) -> Block:
-    return [rule("Troubles", width), *panels.troubles(figures, height)] if figures.house.troubles else []
+    """A single one has no heading."""
+    heading = [rule("Troubles", width)] if height > 1 else []
+    return [*heading, *panels.troubles(figures, height)] if figures.house.troubles else []
