@@ -6,12 +6,16 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+import anyio
 import orjson
 import pytest
 
 from runtime import log
+from runtime.engine.hosts import make_host
 from runtime.log import JsonLines, TextLines
+from runtime.settings import Settings
 
 SECRET = "xyzzy-plugh"
 FORMATS = [TextLines, JsonLines]
@@ -206,3 +210,16 @@ def test_a_crash_is_a_line_of_json_too() -> None:
         log.configure("json", "info")
         sys.excepthook(type(error), error, error.__traceback__)
     assert orjson.loads(written.getvalue())["exception"] == "ValueError"
+
+
+@pytest.mark.anyio
+async def test_the_engines_own_process_writes_as_its_server_does(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """One that does not start, and says why."""
+    host = make_host(Settings(log_format="json"), tmp_path, factory="tests.fakes:no_such_engine")
+    with pytest.raises(ExceptionGroup):
+        await host.run(task_status=anyio.TASK_STATUS_IGNORED)
+    (line,) = [orjson.loads(line) for line in capfd.readouterr().err.splitlines()]
+    assert (line["logger"], line["level"], line["exception"]) == ("troupe.engine", "error", "AttributeError")
+    assert "no_such_engine" in line["traceback"]

@@ -1,0 +1,1 @@
+ops/configure_mlx.sh
