@@ -11,6 +11,7 @@ from api.health.papers import ModelPapers, read_papers
 from api.health.stops import stops_check
 from runtime.errors import ModelError
 from runtime.models.catalog import LocalModel, ModelKind, list_models
+from runtime.models.resolve import can_only_be_a_path
 
 _SHOWN = 5
 _STATES = {
@@ -27,9 +28,9 @@ class AskedModel:
 
     name: str
     path: Path | None
-    """None: it is not on this machine."""
+    """None: it is not on this machine, or not as a model that can be loaded."""
     trouble: str = ""
-    """Why it cannot be loaded; then the rest is empty."""
+    """Why it cannot be served; then the rest is empty."""
     papers: ModelPapers = field(default_factory=ModelPapers)
     stops: Check | None = None
     has_template: bool = False
@@ -51,7 +52,8 @@ def look(name: str, models: Sequence[LocalModel], *, trust_remote_code: bool) ->
     """What is found of it on this disk; nothing is fetched, converted or loaded."""
     path = _path(name, models)
     if path is None:
-        return AskedModel(name, None)
+        lost = can_only_be_a_path(name) and not os.path.exists(os.path.expanduser(name))
+        return AskedModel(name, None, "no such file or directory" if lost else "")
     from api.text.loading import load_tokeniser  # noqa: PLC0415  (slow to import, and not always needed)
     from api.text.turn_trial import turn_ends  # noqa: PLC0415
     from runtime.models.directory import check_directory  # noqa: PLC0415
@@ -86,10 +88,10 @@ def on_disk(models: Sequence[LocalModel]) -> Iterator[Finding]:
 def asked(model: AskedModel, *, device: str, memory: int, available: int) -> Iterator[Finding]:
     """Whether it can be served here. `memory` and `available` are bytes, of the device or of the machine."""
     what = f"model {model.name}"
-    if model.path is None:
-        yield Finding(State.MISSING, what, "not on this machine", f"troupe pull {model.name}")
-    elif model.trouble:
+    if model.trouble:
         yield Finding(State.BROKEN, what, model.trouble)
+    elif model.path is None:
+        yield Finding(State.MISSING, what, "not fetched and converted yet", f"troupe pull {model.name}")
     else:
         yield _size(what, model.papers, device, memory, available)
         if not model.has_template:

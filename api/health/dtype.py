@@ -7,7 +7,6 @@ from api.health.papers import ModelPapers
 from runtime.types import ModelFacts
 
 SIGNIFICANT_BITS = {"float32": 24, "float16": 11, "bfloat16": 8}
-LARGEST = {"float32": 3.4e38, "bfloat16": 3.4e38, "float16": 65504.0}
 
 SLOWER_ON_CPU = {"float16": 45, "bfloat16": 28}
 """How many times slower than float32: a product of 256×1536 and 1536×576 by mlx 0.32.4 with OpenBLAS, two x86-64 cores.
@@ -47,13 +46,9 @@ def _findings(asked: str, facts: ModelFacts, papers: ModelPapers) -> Iterator[Fi
     if asked not in ("auto", computed):
         other = f"--dtype {asked} was asked for, and the engine computes in {computed}."
         yield Finding(CheckStatus.WARNING, other, "--dtype auto, if that is what is meant")
-    sources = [each for each in (papers.stored_dtype, papers.declared_dtype) if each in LARGEST]
-    wide = next((each for each in sources if LARGEST[each] > LARGEST[computed]), None)
-    if wide:
-        over = (
-            f"The model is made for {wide}; in {computed} what exceeds 65504 overflows, and answers turn to nonsense."
-        )
-        yield Finding(CheckStatus.WARNING, over, f"--dtype {'float32' if facts.device == 'cpu' else wide}")
+    if computed == "float16" and "bfloat16" in (papers.stored_dtype, papers.declared_dtype):
+        over = "The model is made for bfloat16; in float16 what exceeds 65504 overflows, and answers can be nonsense."
+        yield Finding(CheckStatus.WARNING, over, f"--dtype {'float32' if facts.device == 'cpu' else 'bfloat16'}")
     stored = papers.stored_dtype
     if stored and SIGNIFICANT_BITS.get(stored, 0) > SIGNIFICANT_BITS[computed]:
         bits = f"from {SIGNIFICANT_BITS[stored]} significant bits to {SIGNIFICANT_BITS[computed]}"

@@ -42,11 +42,11 @@ def _resolve(model: str | None, say: Say, trust_remote_code: bool) -> ModelFiles
         return ModelFiles(path.resolve().name, path)
     if os.path.isfile(path):
         return ModelFiles(path.stem, convert_once(path, say=say))
-    if _can_only_be_a_path(model):
+    if can_only_be_a_path(model):
         raise ModelError("no such file or directory")
     return ModelFiles(model, hub.fetch(model, trust_remote_code=trust_remote_code))
 
 
-def _can_only_be_a_path(model: str) -> bool:
+def can_only_be_a_path(model: str) -> bool:
     """Repository ids are `name` or `owner/name`, and none begins with a dot or ends in .gguf."""
     return model.startswith(("/", ".", "~")) or model.count("/") > 1 or model.endswith((".gguf", "/"))

@@ -20,7 +20,7 @@ S0 to S2 document one server in three versions, S3 another. Every example for a 
 | --version, --help | S3 | tests/runtime/test_settings.py |
 | Claude Code | S1 S2 | tests/soak/clients/agents.py |
 
-Embeddings, vision, MCP, caches, repetition policy and health diagnostics are not there yet.
+Embeddings, vision, MCP, caches and repetition policy are not there yet.
 """
 
 import json
@@ -90,10 +90,11 @@ def test_chat_with_a_penalty_and_diagnostics(default_client: OpenAI) -> None:
         messages=[{"role": "user", "content": "Hello!"}],
         max_tokens=20,
         frequency_penalty=0.2,
-        extra_body={"include_diagnostics": True, "diagnostics_level": "basic"},
+        extra_body={"include_diagnostics": True, "diagnostics_level": "deep"},
     )
     assert response.model_extra
-    assert response.model_extra["diagnostics"]["level"] == "basic"
+    assert response.model_extra["diagnostics"]["level"] == "deep"
+    assert response.model_extra["diagnostics"]["runtime"]["room"] == "ready"
 
 
 @pytest.mark.model

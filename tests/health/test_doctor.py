@@ -221,7 +221,7 @@ FINE = AskedModel("m", Path("/m"), "", ModelPapers(elements=10**9, bytes=10**9),
 @pytest.mark.parametrize(
     ("findings", "what", "state", "said"),
     [
-        (judged(replace(FINE, path=None)), "model m", MISSING, "not on this machine"),
+        (judged(replace(FINE, path=None)), "model m", MISSING, "not fetched"),
         (judged(replace(FINE, trouble="incomplete")), "model m", BROKEN, "incomplete"),
         (judged(FINE), "model m", OK, "4.00 GB on cpu"),
         (judged(FINE, device="cuda"), "model m", OK, "1.00 GB on cuda"),
@@ -247,7 +247,11 @@ def test_a_model_is_looked_for_by_its_path_and_by_its_name(tmp_path: Path) -> No
         assert (looked.path, looked.trouble, looked.has_template) == (path, "", True)
         assert looked.stops
         assert looked.stops.status is CheckStatus.OK
-    assert models.look("owner/other", here, trust_remote_code=False).path is None
+    for name, trouble in [("owner/other", ""), ("/no/such", "no such file"), (str(tmp_path / "new.gguf"), "no such")]:
+        looked = models.look(name, here, trust_remote_code=False)
+        assert (looked.path, looked.trouble[: len(trouble)]) == (None, trouble)
+    (tmp_path / "new.gguf").touch()
+    assert models.look(str(tmp_path / "new.gguf"), here, trust_remote_code=False).trouble == ""
 
 
 def test_a_model_that_cannot_be_loaded_says_why(tmp_path: Path) -> None:
