@@ -6,7 +6,7 @@ from typing import Literal
 import mlx.core as mx
 import psutil
 from mlx.nn.layers.base import Module
-from mlx_lm.utils import dequantize_model
+from mlx_lm.utils import dequantize_model, maybe_set_recommended_wired_limit
 
 from runtime.types import SHORT_TOKENS
 
@@ -43,6 +43,13 @@ def limit_reuse() -> None:
     CPU it keeps 32 MiB of them by itself."""
     if name() != "cpu":
         mx.set_cache_limit(round(memory_bytes() * REUSED_FRACTION))
+
+
+def stay_resident() -> None:
+    """Have Metal keep what MLX allocates in memory, as far as the system lets it (ops/configure_mlx.sh raises that):
+    what is paged out meanwhile has to come back before it computes again. Macs before macOS 15 take no notice."""
+    if name() == "metal":
+        maybe_set_recommended_wired_limit()
 
 
 def suit(model: Module, dtype: str = "auto") -> Module:

@@ -91,6 +91,7 @@ class MlxEngine:
         if command.cache_dir:
             self._keeper = KvKeeper(self._folder(path, Path(command.cache_dir)), self._beat)
         device.limit_reuse()
+        device.stay_resident()
         self._beat("warming up")
         held = Held(self._model.new_caches())
         self._model.feed((0,), held)
