@@ -36,7 +36,7 @@ class Lost:
 News = HouseSnapshot | Lost
 
 
-class _Refused(Exception):
+class Refused(Exception):
     """The server answered, but not with snapshots."""
 
     def __init__(self, why: str, wait_s: float = REFUSED_WAIT_S) -> None:
@@ -109,7 +109,7 @@ async def follow(server: Server, tell: Callable[[News], None]) -> None:
                 lost, refused_s = "the server closed the connection", 0.0
             except (httpx.HTTPError, ssl.SSLError) as error:
                 lost, refused_s = _why(error), 0.0
-            except _Refused as error:
+            except Refused as error:
                 lost, refused_s = str(error), error.wait_s
             tell(Lost(lost))
             wait_s = FIRST_WAIT_S if last else wait_s
@@ -131,31 +131,32 @@ async def snapshots(client: httpx.AsyncClient, interval_s: float) -> AsyncIterat
     """One connection's snapshots, to its end."""
     parameters = {"stream": "true", "interval": f"{interval_s:g}"}
     async with client.stream("GET", "/v1/actors", params=parameters) as response:
-        _check(response)
+        check(response)
         buffer = b""
         async for data in response.aiter_bytes():
             *frames, buffer = (buffer + data).split(b"\n\n")
             if len(buffer) > LARGEST_FRAME:
-                raise _Refused("that is not a Troupe server")
+                raise Refused("that is not a Troupe server")
             for frame in frames:
                 if frame.startswith(b"data: "):
                     yield decoded(frame.removeprefix(b"data: "))
 
 
-def _check(response: httpx.Response) -> None:
+def check(response: httpx.Response) -> None:
+    """Raise Refused unless snapshots follow."""
     code = response.status_code
     if code == 200 and response.headers.get("content-type", "").startswith("text/event-stream"):
         return
     if code == 401:
         given = "authorization" in response.request.headers
-        raise _Refused("its key is another one" if given else "it wants a key (--api-key or TROUPE_API_KEY)")
+        raise Refused("its key is another one" if given else "it wants a key (--api-key or TROUPE_API_KEY)")
     if code in (429, 503):
         told = response.headers.get("retry-after", "")
         wait_s = min(float(told), LONGEST_TOLD_WAIT_S) if told.isdecimal() else LONGEST_WAIT_S
-        raise _Refused("it is asked too often (429)" if code == 429 else "it is not ready (503)", wait_s)
+        raise Refused("it is asked too often (429)" if code == 429 else "it is not ready (503)", wait_s)
     if code >= 500:
-        raise _Refused(f"it answers with {code}", LONGEST_WAIT_S)
-    raise _Refused(f"that is not a Troupe server (GET /v1/actors is {code})")
+        raise Refused(f"it answers with {code}", LONGEST_WAIT_S)
+    raise Refused(f"that is not a Troupe server (GET /v1/actors is {code})")
 
 
 def decoded(data: bytes) -> HouseSnapshot:
@@ -170,7 +171,7 @@ def decoded(data: bytes) -> HouseSnapshot:
             facts["padding_ratio"] = float("inf")
         return msgspec.convert(fields, HouseSnapshot)
     except (msgspec.MsgspecError, AttributeError) as error:
-        raise _Refused(f"it is another version of Troupe, or none ({error})") from None
+        raise Refused(f"it is another version of Troupe, or none ({error})") from None
 
 
 async def cancel(server: Server, request_id: str) -> str:

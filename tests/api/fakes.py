@@ -266,9 +266,9 @@ def make_app(desk: FrontDesk, codec: HfCodec, backend: str, **settings: object) 
 
 
 @asynccontextmanager
-async def served(app: Quart, *, header_s: float = 5.0) -> AsyncIterator[int]:
-    """Serve `app` with Hypercorn, set up as the server sets it up, on a loopback port of its own; gives the port."""
-    listener = socket.create_server(("127.0.0.1", 0))
+async def served(app: Quart, *, header_s: float = 5.0, port: int = 0) -> AsyncIterator[int]:
+    """Serve `app` with Hypercorn, set up as the server sets it up, on a loopback port; gives the port (0 picks one)."""
+    listener = socket.create_server(("127.0.0.1", port))
     port = int(listener.getsockname()[1])
     config = http_config(listener)
     config.graceful_timeout = 1

@@ -81,7 +81,7 @@ def moments(seconds: Iterable[float], requests: int = 3) -> Iterable[HouseSnapsh
 
 def arbitrary(annotation: Any) -> st.SearchStrategy[Any]:
     """Any value of a type that a snapshot is made of, as it could come out of JSON: numbers are finite."""
-    if is_dataclass(annotation):
+    if isinstance(annotation, type) and is_dataclass(annotation):
         hints = get_type_hints(annotation)
         parts = {field.name: arbitrary(hints[field.name]) for field in fields(annotation)}
         return st.builds(annotation, **parts)
