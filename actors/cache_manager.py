@@ -11,6 +11,7 @@ from actors import messages as m
 from actors.base import Actor, Ref
 from actors.leases import Lease, Leases
 from actors.policies.budget import KvBudget
+from actors.policies.chunks import ANYWHERE, Chunks
 from actors.policies.pieces import root_of
 from actors.policies.prefix_cache import WORTH_TOKENS, Freed, Hit, PrefixCache
 from actors.policies.tier import Entry
@@ -56,6 +57,7 @@ class CacheManager(Actor[m.CacheWord]):
         facts: ModelFacts,
         budget: KvBudget,
         prefixes: PrefixCache,
+        chunks: Chunks = ANYWHERE,
         listing: bool = False,
     ) -> None:
         self._engine = engine
@@ -64,6 +66,8 @@ class CacheManager(Actor[m.CacheWord]):
         self._prefill_worker = prefill_worker
         self._budget = budget
         self._prefixes = prefixes
+        self._chunks = chunks
+        """Where they are fixed, only what was computed in whole chunks of a prompt is kept and served."""
         self._listing = listing
         """The engine has yet to say what an earlier life left on disk; nobody is served before."""
         self._pressure = PressureLevel.NORMAL
@@ -116,8 +120,9 @@ class CacheManager(Actor[m.CacheWord]):
 
     def _lease(self, wish: m.LeaseKv) -> None:
         request = wish.request
-        lease = Lease(request, wish.sequence_id, wish.history, root_of(request.cache_salt), len(wish.history) + 1)
-        lease.counts = self._is_looked_up(lease) and not wish.again
+        history = request.prompt_ids if self._chunks.tokens else wish.history
+        lease = Lease(request, wish.sequence_id, history, root_of(request.cache_salt), len(wish.history) + 1)
+        lease.counts = self._is_looked_up(lease) and not wish.again and not request.background
         self._leases[request.request_id] = lease
         if self._leases.are_overdrawn():
             self._refuse(lease)
@@ -146,7 +151,8 @@ class CacheManager(Actor[m.CacheWord]):
         self._grant(lease, hit)
 
     def _is_looked_up(self, lease: Lease) -> bool:
-        return not lease.request.to_score and self._budget.keep_bytes > 0
+        request = lease.request
+        return not request.to_score and not request.fresh and self._budget.keep_bytes > 0
 
     def _grant(self, lease: Lease, hit: Hit | None) -> None:
         if hit:
@@ -187,6 +193,8 @@ class CacheManager(Actor[m.CacheWord]):
     # --- what is kept ---
 
     def _keep(self, lease: Lease, held: tuple[int, ...]) -> None:
+        if self._chunks.tokens:
+            held = held[: self._chunks.floor(min(len(held), len(lease.history) - 1))]
         pieces = self._prefixes.chain(lease.root, held, lease.pieces)
         absent = self._prefixes.absent(pieces)
         if self._prefixes.bytes_of(absent) > self._bytes_to_keep():
@@ -237,7 +245,7 @@ class CacheManager(Actor[m.CacheWord]):
     def _tell_others(self, lease: Lease) -> None:
         """Sequences whose prompt waits to be computed may begin like this one."""
         for other in self._leases.values():
-            if other is not lease and other.stops and other.root == lease.root and not other.request.to_score:
+            if other is not lease and other.stops and other.root == lease.root and self._is_looked_up(other):
                 hit = self._prefixes.find(other.root, other.history)
                 if hit and hit.tokens - other.cached_tokens >= WORTH_TOKENS:
                     other.cached_tokens = hit.tokens

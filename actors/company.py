@@ -11,6 +11,7 @@ from actors.decode_worker import DecodeWorker
 from actors.divergence_probe import DivergenceProbe
 from actors.memory_monitor import MemoryMonitor
 from actors.policies.budget import KvBudget
+from actors.policies.chunks import Chunks
 from actors.policies.prefix_cache import PrefixCache, chosen
 from actors.policies.probing import MOST_AT_ONCE
 from actors.prefill_worker import PrefillWorker
@@ -117,6 +118,7 @@ def make_prefill_worker(life: Life) -> Actor[m.PrefillWord]:
         decode_worker=life.boxes.decode_worker,
         cache_manager=life.boxes.cache_manager,
         trimmable=life.facts.trimmable,
+        chunks=Chunks(life.settings.chunk_tokens),
     )
 
 
@@ -135,6 +137,7 @@ def make_decode_worker(life: Life) -> Actor[m.DecodeWord]:
 def make_cache_manager(life: Life) -> Actor[m.CacheWord]:
     settings, facts, budget = life.settings, life.facts, life.budget
     reply = reply_to(life.boxes.cache_manager)
+    chunks = Chunks(settings.chunk_tokens)
     has_disk = settings.cache_dir is not None and budget.keep_bytes > 0
     if has_disk:
         life.engine.submit(ListKv(), reply)
@@ -151,7 +154,9 @@ def make_cache_manager(life: Life) -> Actor[m.CacheWord]:
             bytes_per_token=facts.kv_bytes_per_token,
             memory_bytes=budget.keep_bytes,
             disk_bytes=settings.cache_dir_mb << 20 if has_disk else 0,
+            chunks=chunks,
         ),
+        chunks=chunks,
         listing=has_disk,
     )
 

@@ -105,7 +105,7 @@ class EngineRoom:
         budget = kv_budget(
             facts,
             total_mb=settings.kv_memory_mb,
-            keep_mb=settings.cache_memory_mb,
+            keep_mb=settings.cache_memory_mb if _can_keep(settings, facts) else 0,
             keep_fraction=settings.cache_memory_percent,
             context_tokens=settings.effective_context_tokens,
         )
@@ -157,6 +157,11 @@ class EngineRoom:
         return self._steps_in_earlier_lives + now
 
 
+def _can_keep(settings: Settings, facts: ModelFacts) -> bool:
+    """Where prompts come in fixed chunks a kept prefix has to end where one does."""
+    return facts.trimmable or not settings.chunk_tokens
+
+
 def _say_strategy(life: Life) -> None:
     """What was chosen of the cache's strategies, and whose choice it was."""
     wanted = life.settings.strategy
@@ -167,6 +172,8 @@ def _say_strategy(life: Life) -> None:
     elif life.budget.keep_bytes:
         mb = life.budget.keep_bytes >> 20
         log.info("the prefix cache is %s, %d MiB at most: this model's KV caches %s", strategy, mb, why)
+    elif not _can_keep(life.settings, life.facts):
+        log.warning("the prefix cache is off: this model's KV caches %s, not at the ends of fixed chunks", why)
     else:
         log.info("the prefix cache is off: it may take no memory")
 

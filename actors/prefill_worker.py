@@ -5,7 +5,7 @@ from typing import assert_never
 
 from actors import messages as m
 from actors.base import Actor, Ref
-from actors.policies.chunks import share_out
+from actors.policies.chunks import ANYWHERE, Chunks, share_out
 from actors.prompt import Prompt
 from actors.snapshots import PrefillingSequence, PrefillSnapshot
 from runtime.engine.commands import (
@@ -35,8 +35,10 @@ class PrefillWorker(Actor[m.PrefillWord]):
         decode_worker: Ref[m.JoinDecode | m.Preempt | m.Cancel],
         cache_manager: Ref[m.PrefixTaken],
         trimmable: bool,
+        chunks: Chunks = ANYWHERE,
     ) -> None:
-        """`kept` takes the engine's answers to StoreKv: to CacheManager. `trimmable` as in ModelFacts."""
+        """`kept` takes the engine's answers to StoreKv: to CacheManager. `trimmable` as in ModelFacts. Where `chunks`
+        are fixed only prompts are computed here: DecodeWorker's rows make their earlier output again."""
         self._engine = engine
         self._reply = reply
         self._kept = kept
@@ -44,6 +46,7 @@ class PrefillWorker(Actor[m.PrefillWord]):
         self._decode_worker = decode_worker
         self._cache_manager = cache_manager
         self._trimmable = trimmable
+        self._chunks = chunks
         self._prompts: dict[SequenceId, Prompt] = {}
         """Oldest first."""
         self._shares: dict[SequenceId, int] = {}
@@ -90,7 +93,9 @@ class PrefillWorker(Actor[m.PrefillWord]):
         # The first id comes behind nothing that could make it likely.
         scores = [TokenOutput(request.prompt_ids[0])] if request.to_score else None
         cached = sequence.cached_tokens
-        prompt = Prompt(sequence, sent=cached, done=cached, scores=scores, checkpoints=deque(sequence.checkpoints))
+        ids = request.prompt_ids if self._chunks.tokens else sequence.history
+        checkpoints = deque(sequence.checkpoints)
+        prompt = Prompt(sequence, ids, sent=cached, done=cached, scores=scores, checkpoints=checkpoints)
         prompt.line_up({**self._storing, **self._prompts}.values())
         self._prompts[sequence.sequence_id] = prompt
         if found := self._early.get(request.request_id):
@@ -110,7 +115,10 @@ class PrefillWorker(Actor[m.PrefillWord]):
         if not ready:
             self._scheduler.tell(m.PrefillTurnEnded(tokens=0, seconds=0.0))
             return
-        shares = share_out({key: each.next_stop - each.sent for key, each in ready.items()}, budget_tokens)
+        stops = {key: each.next_stop for key, each in ready.items()}
+        sent = {key: each.sent for key, each in ready.items()}
+        shares = share_out({key: stops[key] - sent[key] for key in ready}, budget_tokens)
+        shares = self._chunks.whole(shares, sent, stops)
         self._engine.submit(Prefill(tuple(self._slices(shares))), self._reply)
         for sequence_id, prompt in ready.items():
             if checkpoint := prompt.reached():
@@ -130,7 +138,7 @@ class PrefillWorker(Actor[m.PrefillWord]):
 
     def _slices(self, shares: dict[SequenceId, int]) -> list[PrefillSlice]:
         self._shares = {key: shares[key] for key in self._prompts if key in shares}
-        return [self._prompts[key].take(share) for key, share in self._shares.items()]
+        return [piece for key, share in self._shares.items() for piece in self._prompts[key].take(share, self._chunks)]
 
     def _advance(self) -> None:
         for sequence_id, share in self._shares.items():
@@ -193,7 +201,7 @@ class PrefillWorker(Actor[m.PrefillWord]):
     def _end(self, prompt: Prompt, word: m.Finished | m.Cancelled) -> None:
         sequence = prompt.sequence
         sequence.request.sink.last_word(word)
-        held = sequence.history[: prompt.done]
+        held = prompt.ids[: prompt.done]
         self._scheduler.tell(m.SequenceEnded(word.request_id, sequence.sequence_id, word.usage, held))
 
     def _preempt(self, preempt: m.Preempt) -> None:
@@ -205,7 +213,7 @@ class PrefillWorker(Actor[m.PrefillWord]):
         self._let_go(prompt)
         sequence = prompt.sequence
         output_ids = sequence.history[len(sequence.request.prompt_ids) :]
-        held = sequence.history[: prompt.done]
+        held = prompt.ids[: prompt.done]
         self._scheduler.tell(m.SequencePreempted(sequence, output_ids, sequence.unsent, held))
 
     def _fail(self, failed: SequenceFailed) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from actors import messages as m
+from actors.policies.chunks import Chunks
 from actors.policies.prefix import common_prefix
 from actors.policies.prefix_cache import WORTH_TOKENS
 from actors.policies.worth_waiting import worth_waiting
@@ -14,12 +15,14 @@ from runtime.types import KvCheckpoint, TokenOutput
 
 @dataclass(slots=True)
 class Prompt:
-    """A sequence on its way into the KV cache. All of its history but the last id has to get there: the last
-    one is fed in the first decode step."""
+    """A sequence on its way into the KV cache. All of its ids but the last have to get there: the last one is fed in
+    the first decode step."""
 
     sequence: m.Sequence
+    ids: tuple[int, ...]
+    """Its history, or the beginning of it that is computed as a prompt is."""
     sent: int
-    """Leading ids of the history that are in the cache or on their way there."""
+    """Leading ids that are in the cache or on their way there."""
     done: int
     """Those the engine has answered for."""
     scores: list[TokenOutput] | None
@@ -36,7 +39,7 @@ class Prompt:
 
     @property
     def wanted(self) -> int:
-        return len(self.sequence.history) - 1
+        return len(self.ids) - 1
 
     @property
     def next_stop(self) -> int:
@@ -48,14 +51,14 @@ class Prompt:
         return self.checkpoints.popleft() if self.checkpoints and self.checkpoints[0].tokens == self.sent else None
 
     def line_up(self, older: Iterable["Prompt"]) -> None:
-        """From now on it waits for those of the older ones that are about to spare it work. One that is to be scored
-        is never spared any."""
-        if self.scores is not None:
+        """From now on it waits for those of the older ones that are about to spare it work. One that is to be scored,
+        or computed afresh, is never spared any."""
+        request = self.sequence.request
+        if self.scores is not None or request.fresh:
             return
-        request, history = self.sequence.request, self.sequence.history
         for other in older:
             if other.stops and other.sequence.request.cache_salt == request.cache_salt:
-                shared = min(common_prefix(other.sequence.history, history), self.wanted)
+                shared = min(common_prefix(other.ids, self.ids), self.wanted)
                 if shared - self.sent >= WORTH_TOKENS:
                     self.behind.append((other, shared))
 
@@ -87,15 +90,17 @@ class Prompt:
         while self.checkpoints and self.checkpoints[0].tokens <= self.sent:
             self.checkpoints.popleft()
 
-    def take(self, share: int) -> PrefillSlice:
+    def take(self, share: int, chunks: Chunks) -> list[PrefillSlice]:
         """The next `share` ids for the engine."""
         start, self.sent = self.sent, self.sent + share
-        sequence_id, history = self.sequence.sequence_id, self.sequence.history
+        return [self._slice(first, stop) for first, stop in chunks.cuts(start, self.sent)]
+
+    def _slice(self, start: int, stop: int) -> PrefillSlice:
+        sequence_id = self.sequence.sequence_id
         if self.scores is None:
-            return PrefillSlice(sequence_id, history[start : self.sent])
-        targets = history[start + 1 : self.sent + 1]
+            return PrefillSlice(sequence_id, self.ids[start:stop])
         top_logprobs = self.sequence.request.score_prompt or 0
-        return PrefillSlice(sequence_id, history[start : self.sent], targets, top_logprobs)
+        return PrefillSlice(sequence_id, self.ids[start:stop], self.ids[start + 1 : stop + 1], top_logprobs)
 
     def usage(self) -> m.Usage:
         request = self.sequence.request

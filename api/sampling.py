@@ -41,13 +41,14 @@ def _base(body: GenerationBody, context: ApiContext) -> Sampling:
             raise bad_request(
                 f"logit_bias.{token_id}: the model has no token {token_id}.", param=f"logit_bias.{token_id}"
             )
+    greedy = settings.deterministic
     return Sampling(
         max_tokens=1,
         stop_ids=context.codec.stop_ids,
-        temperature=first_given(body.temperature, settings.default_temperature, 1.0),
-        top_p=first_given(body.top_p, settings.default_top_p, 1.0),
-        top_k=body.top_k if 0 < body.top_k < vocab_size else 0,
-        min_p=body.min_p,
+        temperature=0.0 if greedy else first_given(body.temperature, settings.default_temperature, 1.0),
+        top_p=1.0 if greedy else first_given(body.top_p, settings.default_top_p, 1.0),
+        top_k=body.top_k if 0 < body.top_k < vocab_size and not greedy else 0,
+        min_p=0.0 if greedy else body.min_p,
         repetition_penalty=body.repetition_penalty,
         presence_penalty=body.presence_penalty,
         frequency_penalty=body.frequency_penalty,

@@ -72,6 +72,8 @@ class FakeRow:
     sampling: Sampling
     keep_kv: bool
     apart: bool
+    again: list[int] = field(default_factory=list)
+    """Output of an earlier life, to be fed step by step."""
 
 
 @dataclass
@@ -92,6 +94,10 @@ class FakeEngine:
     """Whether nothing can be written."""
     stuck: set[KvHandle] = field(default_factory=set)
     """Pieces on disk that ClearKv cannot delete."""
+    chunk_tokens: int = 0
+    """See LoadModel; it checks that nothing is computed, kept or served otherwise."""
+    prefilled: dict[SequenceId, int] = field(default_factory=dict)
+    """How many ids of each sequence were computed as prompts are."""
     unwritten: set[KvHandle] = field(default_factory=set)
     """What is to be told with the next Stored."""
     rows: dict[SequenceId, FakeRow] = field(default_factory=dict)
@@ -116,6 +122,9 @@ class FakeEngine:
                     for place in (self.caches, self.rows, self.finished):
                         place.pop(sequence_id, None)
             case c.StoreKv(sequence_id, pieces):
+                if self.chunk_tokens:
+                    made = self.prefilled.get(sequence_id, 0) // self.chunk_tokens * self.chunk_tokens
+                    assert all(piece.stop <= made for piece in pieces), "this was not computed in whole chunks"
                 self._store(self._held(sequence_id), pieces)
                 return self._stored(sequence_id, [piece.handle for piece in pieces])
             case c.LoadKv():
@@ -147,6 +156,7 @@ class FakeEngine:
             raise ModelError("there is no model at missing")
         if command.cache_dir and self.disk is None:
             self.disk = {}
+        self.chunk_tokens = command.chunk_tokens
         return c.Loaded(self.facts)
 
     def _held(self, sequence_id: SequenceId) -> list[int]:
@@ -208,12 +218,18 @@ class FakeEngine:
         assert 0 < command.tokens <= len(held), "there is no such beginning"
         assert self.facts.trimmable or command.tokens == len(held), "these caches cannot be cut"
         assert command.sequence_id not in self.rows, "the sequence is running"
+        assert not self.chunk_tokens or command.tokens % self.chunk_tokens == 0, "no chunk ends there"
+        self.prefilled[command.sequence_id] = command.tokens
         self.caches[command.sequence_id] = held[: command.tokens]
         return c.KvLoaded(command.sequence_id, command.tokens)
 
     def _prefill(self, piece: c.PrefillSlice) -> c.ScoredSlice | None:
         cache = self.caches.setdefault(piece.sequence_id, [])
         before = len(cache)
+        if self.chunk_tokens:
+            assert before % self.chunk_tokens == 0, "a chunk begins where the last one ends"
+            assert len(piece.token_ids) <= self.chunk_tokens, "this is more than a chunk"
+        self.prefilled[piece.sequence_id] = before + len(piece.token_ids)
         cache.extend(piece.token_ids)
         if not piece.targets:
             return None
@@ -225,15 +241,21 @@ class FakeEngine:
 
     def _join(self, row: c.JoinRow) -> None:
         cached = self.caches.pop(row.sequence_id, [])
-        assert tuple(cached) == row.history[:-1], "the cache does not hold this row's history"
-        produced = len(row.history) - row.prompt_tokens
-        self.rows[row.sequence_id] = FakeRow(list(row.history), produced, row.sampling, row.keep_kv, row.apart)
+        end = row.prompt_tokens if self.chunk_tokens else len(row.history)
+        assert tuple(cached) == row.history[: end - 1], "the cache does not hold this row's history"
+        history, again = list(row.history[:end]), list(row.history[end:])
+        produced = end - row.prompt_tokens
+        self.rows[row.sequence_id] = FakeRow(history, produced, row.sampling, row.keep_kv, row.apart, again)
 
     def _decode(self, steps: int) -> c.Decoded:
         decoded = []
         for sequence_id, row in list(self.rows.items()):
             tokens: list[TokenOutput] = []
             finish = None
+            if row.again:
+                row.history.append(row.again.pop(0))
+                row.produced += 1
+                continue
             kept = 0
             while finish is None and len(tokens) < steps:
                 tokens.append(self._produce(row))
@@ -351,6 +373,7 @@ class Client:
         score_prompt: int | None = None,
         background: bool = False,
         leaves_kv: bool = True,
+        apart: bool = False,
         **sampling: object,
     ) -> m.Request:
         """Greedy, five tokens; keyword arguments go to Sampling."""
@@ -366,6 +389,7 @@ class Client:
             score_prompt=score_prompt,
             background=background,
             leaves_kv=leaves_kv,
+            apart=apart,
         )
 
     def last_words(self) -> list[m.LastWord]:

@@ -1,8 +1,52 @@
-"""How a prefill turn's budget is shared out."""
+"""How a prefill turn's budget is shared out, and where prompts are cut."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from runtime.types import SequenceId
+
+
+@dataclass(frozen=True, slots=True)
+class Chunks:
+    """Where prompts may be cut: after every `tokens` ids from the first on, or, with 0, anywhere."""
+
+    tokens: int
+
+    def floor(self, position: int) -> int:
+        """The last cut at or before a position."""
+        return position // self.tokens * self.tokens if self.tokens else position
+
+    def cuts(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """The chunks from a cut on, up to `stop`."""
+        if not self.tokens:
+            return [(start, stop)]
+        return [(first, min(first + self.tokens, stop)) for first in range(start, stop, self.tokens)]
+
+    def whole(
+        self, shares: Mapping[SequenceId, int], sent: Mapping[SequenceId, int], stops: Mapping[SequenceId, int]
+    ) -> dict[SequenceId, int]:
+        """Shares that end at cuts, or at their sequence's stop: each is rounded down, but the oldest gets one chunk in
+        any case.
+
+        Args:
+            shares: as share_out gives them, oldest first.
+            sent: how far each sequence has come: to a cut.
+            stops: how far it may be taken.
+        """
+        if not self.tokens:
+            return dict(shares)
+        found = {}
+        for place, (key, share) in enumerate(shares.items()):
+            end = sent[key] + share
+            end = end if end >= stops[key] else self.floor(end)
+            if place == 0:
+                end = max(end, min(sent[key] + self.tokens, stops[key]))
+            if end > sent[key]:
+                found[key] = end - sent[key]
+        return found
+
+
+ANYWHERE = Chunks(0)
 
 
 def share_out(remaining: Mapping[SequenceId, int], budget_tokens: int) -> dict[SequenceId, int]:

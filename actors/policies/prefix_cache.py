@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
+from actors.policies.chunks import ANYWHERE, Chunks
 from actors.policies.pieces import block_stops, chains, checkpoint_stops, cut
 from actors.policies.prefix import hit_type, usable_tokens
 from actors.policies.tier import Entry, Tier
@@ -71,14 +72,22 @@ class PrefixCache:
     out: what it gives as freed has to be dropped and erased."""
 
     def __init__(
-        self, *, strategy: CacheStrategy, trimmable: bool, bytes_per_token: int, memory_bytes: int, disk_bytes: int
+        self,
+        *,
+        strategy: CacheStrategy,
+        trimmable: bool,
+        bytes_per_token: int,
+        memory_bytes: int,
+        disk_bytes: int,
+        chunks: Chunks = ANYWHERE,
     ) -> None:
-        """`strategy` as `chosen`; `disk_bytes` 0 is no disk."""
+        """`strategy` as `chosen`; `disk_bytes` 0 is no disk. What serves a history ends where `chunks` do."""
         self.strategy = strategy
         self._trimmable = trimmable
         self._bytes_per_token = bytes_per_token
         self._memory_bytes = memory_bytes
         self._disk_bytes = disk_bytes
+        self._chunks = chunks
         self.memory = Tier(trimmable=trimmable)
         self.disk = Tier(trimmable=trimmable)
         self._coming: Counter[KvHandle] = Counter()
@@ -92,7 +101,7 @@ class PrefixCache:
 
     def _find(self, tier: Tier, root: KvHandle, history: tuple[int, ...]) -> Hit | None:
         found = tier.find(root, history if self._trimmable else history[:-1])
-        tokens = usable_tokens(history, found.tokens) if found else 0
+        tokens = self._chunks.floor(usable_tokens(history, found.tokens)) if found else 0
         if found is None or tokens == 0:
             return None
         return Hit(found.entry, tokens, hit_type(history, found.entry.token_ids, found.tokens))
@@ -152,7 +161,7 @@ class PrefixCache:
         """What to keep of a history while it is prefilled: others may begin like it before it ends, and caches that
         cannot be cut serve nobody else later."""
         begun = hit.pieces if hit else ()
-        cached, wanted = hit.tokens if hit else 0, len(history) - 1
+        cached, wanted = hit.tokens if hit else 0, self._chunks.floor(len(history) - 1)
         if not self._memory_bytes or wanted - cached < WORTH_TOKENS:
             return Plan(begun, ())
         if self._trimmable:

@@ -12,6 +12,7 @@ from actors.cache_manager import CacheManager
 from actors.company import reply_to
 from actors.decode_worker import DecodeWorker
 from actors.policies.budget import KvBudget
+from actors.policies.chunks import Chunks
 from actors.policies.prefix_cache import PrefixCache
 from actors.prefill_worker import PrefillWorker
 from actors.request_admitter import RequestAdmitter
@@ -49,6 +50,7 @@ class Plan:
     disk_tokens: int
     concurrency: int
     mode: RuntimeMode = RuntimeMode.BATCHED
+    chunk_tokens: int = 0
 
     def bytes_of(self, tokens: int) -> int:
         return tokens * self.facts.kv_bytes_per_token
@@ -78,7 +80,7 @@ class SmallHouse:
     def open(self) -> None:
         """The engine and its four actors, new."""
         self.epoch += 1
-        self.fake = FakeEngine(self._plan.facts, disk=self.disk)
+        self.fake = FakeEngine(self._plan.facts, disk=self.disk, chunk_tokens=self._plan.chunk_tokens)
         self.engine = SlowEngine(self.fake)
         self.line: Box[m.SchedulerWord] = Box()
         self.prefill: Box[m.PrefillWord] = Box()
@@ -95,6 +97,7 @@ class SmallHouse:
             decode_worker=self.decode,
             cache_manager=self.cache,
             trimmable=self._plan.facts.trimmable,
+            chunks=Chunks(self._plan.chunk_tokens),
         )
         self.decode.actor = DecodeWorker(
             engine=self.engine,
@@ -132,6 +135,7 @@ class SmallHouse:
             bytes_per_token=plan.facts.kv_bytes_per_token,
             memory_bytes=plan.bytes_of(plan.keep_tokens),
             disk_bytes=plan.bytes_of(plan.disk_tokens),
+            chunks=Chunks(plan.chunk_tokens),
         )
         reply = reply_to(self.cache)
         if self.disk is not None:
@@ -146,6 +150,7 @@ class SmallHouse:
                 plan.bytes_of(plan.room_tokens), plan.bytes_of(plan.keep_tokens), plan.facts.context_tokens
             ),
             prefixes=self.prefixes,
+            chunks=Chunks(plan.chunk_tokens),
             listing=self.disk is not None,
         )
 

@@ -26,16 +26,18 @@ class Play:
 
     def __init__(self, seed: int, strategy: CacheStrategy, *, trimmable: bool) -> None:
         self.random = random = Random(seed)
+        chunk_tokens = random.choice([0, 0, 64])
         facts = replace(FACTS, trimmable=trimmable, padding_ratio=random.choice([1.0, 2.0, inf]))
         self.house = SmallHouse(
             Plan(
                 strategy,
                 facts,
                 room_tokens=random.choice([600, 1100, 2100, 10_000]),
-                keep_tokens=random.choice([0, 300, 1000, 5000]),
+                keep_tokens=random.choice([0, 300, 1000, 5000]) if trimmable or not chunk_tokens else 0,
                 disk_tokens=random.choice([0, 300, 5000]),
                 concurrency=random.choice([1, 3, 6]),
                 mode=random.choice([RuntimeMode.BATCHED, RuntimeMode.AUTO, RuntimeMode.SIMPLE]),
+                chunk_tokens=chunk_tokens,
             ),
             random,
         )
@@ -90,8 +92,10 @@ class Play:
             request = self.request(self.random.choice(self.transcripts))
             self.background[request.request_id] = self.house.epoch
             only_last_words = ReplySink(self.house.client.heard.append, capacity=0)
-            leaves_kv = self.random.random() < 0.5
-            background = replace(request, background=True, leaves_kv=leaves_kv, sink=only_last_words, score_prompt=None)
+            leaves_kv, apart = self.random.random() < 0.5, self.random.random() < 0.5
+            background = replace(
+                request, background=True, apart=apart, leaves_kv=leaves_kv, sink=only_last_words, score_prompt=None
+            )
             self.requests[request.request_id] = background
             self.house.line.tell(m.Enqueue(self.house.epoch, background, ()))
 

@@ -53,7 +53,8 @@ class Stage:
 
     def decode(self, steps: int = 1) -> None:
         result = self.engine.execute(c.Decode(steps))
-        assert isinstance(result, c.Decoded) and not result.failed
+        assert isinstance(result, c.Decoded)
+        assert not result.failed
         for row in result.rows:
             self.output.setdefault(row.sequence_id, []).extend(row.tokens)
 
@@ -143,7 +144,8 @@ def test_a_step_that_raised_and_was_taken_again_changes_nothing(
     def faulty(self: object, *args: object, **kwargs: object) -> mx.array:
         if next(faults, False):
             raise RuntimeError("planted")
-        return forward(self, *args, **kwargs)
+        logits: mx.array = forward(self, *args, **kwargs)
+        return logits
 
     monkeypatch.setattr(stage.engine._model.model.__class__, "__call__", faulty)
     assert stage.finish() == alone
@@ -164,7 +166,7 @@ def test_a_row_that_is_apart_shares_no_batch(model: Path) -> None:
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_a_model_whose_caches_depend_on_company_is_refused_by_name(family: str, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="--batch-invariant is not possible with this model: .*Cache"):
+    with pytest.raises(ModelError, match=r"--batch-invariant is not possible with this model: .*Cache"):
         engine = MlxEngine(lambda _doing: None)
         engine.execute(c.LoadModel(str(make_family(tmp_path, family)), batch_invariant=True, chunk_tokens=CHUNK))
 
@@ -189,7 +191,8 @@ def test_a_model_that_depends_on_its_company_after_all_is_refused(model: Path, m
 def test_the_type_to_compute_in_can_be_chosen(model: Path) -> None:
     for dtype in ("float32", "bfloat16", "float16"):
         loaded = MlxEngine(lambda _doing: None).execute(c.LoadModel(str(model), dtype=dtype))
-        assert isinstance(loaded, c.Loaded) and loaded.facts.dtype == dtype
+        assert isinstance(loaded, c.Loaded)
+        assert loaded.facts.dtype == dtype
 
 
 # --- products ---

@@ -21,6 +21,7 @@ from runtime.mlx import loader, quantised
 from runtime.mlx.batch import DecodeBatch
 from runtime.mlx.caches import Held, merge
 from runtime.mlx.grammar import Grammars
+from runtime.mlx.loader import LoadedModel
 from runtime.mlx.kv_store import KvStore
 from runtime.mlx.quantised import GROUP_SIZE, QuantisedKVCache
 from runtime.settings import Settings
@@ -57,12 +58,25 @@ def alone(model: Module, prompt: tuple[int, ...], tokens: int, bits: int) -> lis
     return chosen
 
 
+def loaded(model: Module, bits: int) -> LoadedModel:
+    return LoadedModel(
+        model=model,
+        config={},
+        context_tokens=512,
+        vocab_size=VOCAB,
+        eos_ids=(),
+        dtype="float32",
+        weight_bytes=0,
+        kv_bits=bits,
+    )
+
+
 class Batch:
     """A decode batch of sequences from PROMPTS, and what each of them said."""
 
     def __init__(self, model: Module, bits: int) -> None:
         self.model, self.bits = model, bits
-        self.batch = DecodeBatch(model, VOCAB, Grammars(None))
+        self.batch = DecodeBatch(loaded(model, bits), Grammars(None))
         self.said: dict[SequenceId, list[int]] = {}
         self.kept: dict[SequenceId, Held] = {}
 
@@ -77,7 +91,9 @@ class Batch:
             JoinRow(SequenceId(n), PROMPTS[n], len(PROMPTS[n]), Sampling(max_tokens=m, temperature=0.0), keep_kv=True)
             for n, m in rows.items()
         ]
-        self.batch.join(specs, [self.prefilled(n) for n in rows])
+        self.batch.join(
+            [(spec, Held(self.prefilled(n), len(PROMPTS[n]) - 1)) for n, spec in zip(rows, specs, strict=True)]
+        )
 
     def step(self, times: int) -> None:
         for _ in range(times):
