@@ -125,7 +125,7 @@ async def test_another_model_is_a_404_if_the_operator_is_strict(
     assert (await call(app, "POST", ROUTE, CHAT | {"model": "tiny/llama"})).status == 200
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/v1/chat", "/v1//models", "/v1/models/", "/static/x", "/v1/embeddings"])
+@pytest.mark.parametrize("path", ["/x", "/v1", "/v1/chat", "/v1//models", "/v1/models/", "/static/x", "/v1/embeddings"])
 async def test_an_unknown_route_is_a_404_in_the_envelope(app: Quart, path: str) -> None:
     reply = await call(app, "GET", path)
     assert (reply.status, reply.error["type"]) == (404, "invalid_request_error")

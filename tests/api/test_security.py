@@ -37,10 +37,10 @@ async def test_no_route_but_the_open_ones_says_anything_without_the_key(locked: 
     paths = {re.sub("<.*>", "x", rule.rule) for rule in locked.url_map.iter_rules()}
     assert {"/openapi.json", "/v1/actors", "/v1/responses/x"} <= paths
     refused = 0
-    for path in paths | {"/", "/nowhere", "/v1/", "/static/x", "/v1/models/../status"}:
+    for path in paths | {"/nowhere", "/v1/", "/static/x", "/v1/models/../status"}:
         for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "QUERY"):
             reply = await call(locked, method, path, CHAT)
-            is_open = path in ("/health", "/metrics") and method in ("GET", "HEAD", "OPTIONS")
+            is_open = path in ("/", "/health", "/metrics") and method in ("GET", "HEAD", "OPTIONS")
             assert reply.status == (200 if is_open else 401), f"{method} {path}"
             refused += reply.status == 401
     assert refused > 100
