@@ -14,7 +14,7 @@ A, B, C = SequenceId(1), SequenceId(2), SequenceId(3)
         ({A: 64}, {A: 0}, {A: 200}, {A: 64}),
         ({A: 100}, {A: 0}, {A: 200}, {A: 64}),
         ({A: 10}, {A: 64}, {A: 200}, {A: 64}),  # the oldest always gets on
-        ({A: 10}, {A: 192}, {A: 200}, {A: 8}),
+        ({A: 4}, {A: 192}, {A: 200}, {A: 8}),
         ({A: 136}, {A: 64}, {A: 200}, {A: 136}),  # to its end
         ({A: 64, B: 63}, {A: 0, B: 0}, {A: 200, B: 64}, {A: 64}),  # the others only as far as there is room
         ({A: 64, B: 40, C: 130}, {A: 0, B: 0, C: 64}, {A: 64, B: 40, C: 500}, {A: 64, B: 40, C: 128}),

@@ -21,8 +21,8 @@ from runtime.mlx import loader, quantised
 from runtime.mlx.batch import DecodeBatch
 from runtime.mlx.caches import Held, merge
 from runtime.mlx.grammar import Grammars
-from runtime.mlx.loader import LoadedModel
 from runtime.mlx.kv_store import KvStore
+from runtime.mlx.loader import LoadedModel
 from runtime.mlx.quantised import GROUP_SIZE, QuantisedKVCache
 from runtime.settings import Settings
 from runtime.types import KvHandle, KvPiece, ModelFacts, Sampling, SequenceId
