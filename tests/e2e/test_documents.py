@@ -12,7 +12,7 @@ from tests.e2e.process import ROOT, ServerProcess
 
 pytestmark = pytest.mark.model
 
-DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "guide.md")
+DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "guide.md", ROOT / "docs" / "guides" / "operations.md")
 EXAMPLE = re.compile(r"```(bash|python)\n(.*?)```\n+```(?:json|text)\n(.*?)```", re.DOTALL)
 CHANGING = re.compile(r'chatcmpl-\w+|"created":\d+|"uptime_s":[\d.]+')
 EXAMPLES = [(file.name, *found.groups()) for file in DOCUMENTS for found in EXAMPLE.finditer(file.read_text())]
