@@ -27,6 +27,10 @@ class Line:
     def starts_with_a_suspect(self) -> bool:
         return bool(self._waiting) and self._waiting[0].suspect
 
+    @property
+    def starts_with_one_apart(self) -> bool:
+        return bool(self._waiting) and self._waiting[0].request.apart
+
     def append(self, enqueued: m.Enqueue) -> None:
         self._waiting.append(enqueued)
 

@@ -109,16 +109,18 @@ class Scheduler(Actor[m.SchedulerWord]):
     # --- who goes on, who goes back ---
 
     def _scene(self) -> Scene:
+        background, stage = self._background, self._staged
+        apart_again = background.starts_with_one_apart and stage.has_one_apart
         return Scene(
             seats=self._max_concurrency,
             alone=self._serialised or self._mode is not RuntimeMode.BATCHED,
-            users=self._staged.users,
-            background=len(self._staged.background),
-            leaving=self._staged.leaving,
+            users=stage.users,
+            background=len(stage.background),
+            leaving=stage.leaving,
             user_waits=bool(self._line),
             barred=self._line.starts_with_a_suspect and self._on_trial is not None,
             starved=self._line.starved,
-            background_waits=bool(self._background) and not self._background.starved,
+            background_waits=bool(background) and not background.starved and not apart_again,
             passed_over=self._passed_over,
         )
 

@@ -39,6 +39,10 @@ class Stage(dict[RequestId, OnStage]):
         return any(each.preempted for each in self.values())
 
     @property
+    def has_one_apart(self) -> bool:
+        return any(each.request.apart for each in self.values())
+
+    @property
     def youngest(self) -> RequestId:
         """Who arrived last: of the background, if any of it is here."""
         return max(self.background or tuple(reversed(self)), key=lambda name: self[name].request.arrived_at)

@@ -32,7 +32,8 @@ class Scene:
     starved: bool = False
     """It waits for KV bytes."""
     background_waits: bool = False
-    """And not for KV bytes."""
+    """And neither for KV bytes nor, if its first one is to run apart, for another that does: each of those costs every
+    step a pass through the model of its own."""
     passed_over: int = 0
     """Turns that users have had while the background waited, since all of it was done."""
 

@@ -48,9 +48,9 @@ class Stage:
         for name in names:
             self.actor.receive(m.Enqueue(self.epoch, self.client.request(name, arrived_at=arrived_at), ()))
 
-    def enqueue_background(self, *names: str, leaves_kv: bool = True) -> None:
+    def enqueue_background(self, *names: str, leaves_kv: bool = True, apart: bool = False) -> None:
         for name in names:
-            request = self.client.request(name, background=True, leaves_kv=leaves_kv)
+            request = self.client.request(name, background=True, leaves_kv=leaves_kv, apart=apart)
             self.actor.receive(m.Enqueue(self.epoch, request, ()))
 
     def asked(self) -> list[str]:

@@ -127,6 +127,21 @@ def test_the_background_is_company_for_itself_in_every_mode(mode: RuntimeMode, s
     assert stage.asked() == ["b1", "b2"]
 
 
+def test_those_that_run_apart_come_one_by_one() -> None:
+    """Each step takes as many passes through the model as there are of them."""
+    stage = Stage(4)
+    stage.enqueue_background("b1", "b2", apart=True)
+    stage.start("b1")
+    assert stage.asked() == ["b1"]
+    stage.enqueue("r1")
+    assert stage.asked() == ["r1"]
+    stage.start("r1")
+    stage.end("r1", 1)
+    assert stage.asked() == []
+    stage.end("b1")
+    assert stage.asked() == ["b2"]
+
+
 def test_the_door_hears_nothing_of_it() -> None:
     stage = Stage()
     stage.enqueue_background("b1", "b2", "b3")
