@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 CLIENTS := build/clients
 ARGS ?=
 
-.PHONY: setup serve test check docs bench soak fuzz clients clean
+.PHONY: setup serve test check docs screenshot bench soak fuzz clients clean
 
 setup: $(VENV)/.dev
 
@@ -25,6 +25,9 @@ check: $(VENV)/.dev
 docs: $(VENV)/.dev
 	$(BIN)/python docs/generate.py
 
+screenshot: $(VENV)/.dev
+	$(BIN)/python docs/screenshot.py
+
 bench: $(VENV)/.run
 	$(BIN)/python cli.py bench --write docs/benchmarks.md
 
@@ -35,6 +38,7 @@ soak: $(VENV)/.dev
 	$(BIN)/python -m tests.soak.conversations
 	$(BIN)/python -m tests.soak.low_memory
 	$(BIN)/python -m tests.soak.lookups
+	$(BIN)/python -m tests.soak.repetition
 
 fuzz: $(VENV)/.dev
 	$(BIN)/python -m tests.soak.fuzz $(ARGS)

@@ -14,6 +14,7 @@ from api.context import ApiContext
 from api.errors import ApiError, of_exception
 from api.exchange import ChoiceEvent, Cost, Exchange, Order
 from api.parsers.parts import joined
+from api.repetition import repetition_policy
 from api.sampling import samplings
 from api.schema.generation import GenerationBody
 from api.text.choice import PLAIN, Reading
@@ -92,6 +93,7 @@ async def answer(context: ApiContext, question: Question, writer: Writer) -> Res
 def _order(context: ApiContext, question: Question) -> Order:
     body = question.body
     whole_every = 1 if body.stop else WHOLE_REPORT_EVERY
+    repetition = repetition_policy(body, context.settings, constrained=bool(question.grammar))
     return Order(
         prompts=question.prompts,
         samplings=samplings(body, question.prompts, context, grammar=question.grammar),
@@ -100,6 +102,8 @@ def _order(context: ApiContext, question: Question) -> Order:
         reading=question.reading,
         cache_salt=body.cache_salt or "",
         score_prompt=question.score_prompt,
+        # A harness that has prompts scored wants every token that it asked for.
+        repetition=repetition if question.score_prompt is None else None,
     )
 
 

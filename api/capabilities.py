@@ -1,9 +1,10 @@
 """GET /v1/capabilities: what the server can do as it is set up now, so that programs need not try."""
 
 from api.capabilities_client import Capabilities, Features, Limits
+from api.repetition import trusted
 from runtime import __version__
 from runtime.settings import Settings
-from runtime.types import ModelFacts
+from runtime.types import ModelFacts, RepetitionPolicy
 
 
 def capabilities(settings: Settings, model_id: str, facts: ModelFacts) -> Capabilities:
@@ -20,7 +21,11 @@ def capabilities(settings: Settings, model_id: str, facts: ModelFacts) -> Capabi
         "limits": _limits(settings, facts),
         "runtime": {"mode": settings.mode.value, "mode_threshold": settings.runtime_mode_threshold},
         "policies": {
-            "repetition": {"default_mode": "off", "supported_modes": ["off"], "request_override": False},
+            "repetition": {
+                "default_mode": settings.repetition_policy.value,
+                "supported_modes": [policy.value for policy in RepetitionPolicy],
+                "request_override": trusted(settings),
+            },
             "sampling": {"greedy_forced": settings.deterministic},
         },
     }

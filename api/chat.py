@@ -8,7 +8,7 @@ from quart import Blueprint, Response
 
 from api.answer import Json, answer
 from api.body import read_body
-from api.choices import ChoicesWriter, new_id
+from api.choices import ChoicesWriter, new_id, stop_reason
 from api.context import ApiContext
 from api.diagnostics import diagnosis
 from api.exchange import ChoiceEvent
@@ -71,7 +71,7 @@ class ChatWriter(ChoicesWriter):
             yield self._delta_chunk(event.index, delta, logprobs=logprobs)
             logprobs = None
         if event.ending:
-            yield self._delta_chunk(event.index, {}, finish_reason=event.ending.reason)
+            yield self._delta_chunk(event.index, {}, finish_reason=event.ending.reason) | stop_reason(event.ending)
 
     def choice(self, event: ChoiceEvent) -> Json:
         """See ChoicesWriter."""
@@ -80,6 +80,7 @@ class ChatWriter(ChoicesWriter):
             "message": self._no_thinking | _message(event.parts),
             "logprobs": chat_logprobs(event.scored, self.codec) if self.scored else None,
             "finish_reason": event.ending.reason if event.ending else None,
+            **stop_reason(event.ending),
         }
 
     def _delta_chunk(

@@ -11,7 +11,7 @@ from api.answer import Json
 from api.call import current_call
 from api.diagnostics import Diagnosis
 from api.errors import ApiError
-from api.exchange import ChoiceEvent, Cost
+from api.exchange import ChoiceEvent, Cost, Ending
 
 
 def new_id(prefix: str) -> str:
@@ -84,6 +84,18 @@ class ChoicesWriter(ABC):
 
     def _envelope(self, kind: str, choices: list[Json]) -> Json:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model, "choices": choices}
+
+
+def stop_reason(ending: Ending | None) -> Json:
+    """What is said of a choice beside its finish_reason, if it was ended because it went round in circles."""
+    if ending is None or ending.repetition is None:
+        return {}
+    return {"stop_reason": "repetition_detected", "stop_reason_detail": ending.repetition}
+
+
+def repetition_detected(ending: Ending | None) -> Json:
+    """The same in the dialects that have a stop_reason of their own, or none: a field that none of them has."""
+    return {"repetition_detected": ending.repetition} if ending and ending.repetition else {}
 
 
 def usage(cost: Cost) -> Json:

@@ -8,7 +8,7 @@ from quart import Blueprint, Response
 
 from api.answer import Json, Question, answer
 from api.body import read_body
-from api.choices import ChoicesWriter, new_id
+from api.choices import ChoicesWriter, new_id, stop_reason
 from api.context import ApiContext
 from api.diagnostics import diagnosis
 from api.exchange import ChoiceEvent
@@ -92,6 +92,7 @@ class CompletionWriter(ChoicesWriter):
             "text": before + "".join(part.text for part in event.parts if isinstance(part, Content)),
             "logprobs": completion_logprobs(scored, self.codec),
             "finish_reason": event.ending.reason if event.ending else None,
+            **stop_reason(event.ending),
         }
 
 

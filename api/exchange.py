@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, assert_never
 
 from actors.desk import FrontDesk
@@ -25,8 +26,10 @@ from api.errors import ApiError, of_last_word
 from api.parsers.parts import Part, joined
 from api.text.choice import PLAIN, ChoiceText, Reading, ScoredToken
 from api.text.codec import TextCodec
+from api.text.loops import RepetitionWatch
+from api.text.repetition import RepetitionTrigger
 from api.times import Times
-from runtime.types import CancelCause, FinishReason, RequestId, Sampling, TokenOutput
+from runtime.types import CancelCause, FinishReason, RepetitionPolicy, RequestId, Sampling, TokenOutput
 
 log = logging.getLogger("troupe.exchange")
 
@@ -46,6 +49,8 @@ class Order:
     """See Request."""
     score_prompt: int | None = None
     """See Request."""
+    repetition: RepetitionPolicy | None = None
+    """When a choice that goes round in circles is ended; None for never."""
 
     @property
     def choices_per_prompt(self) -> int:
@@ -59,6 +64,8 @@ class Ending:
     reason: Literal["stop", "length", "tool_calls"]
     stop_string: str | None = None
     """The one that was found, if that is why."""
+    repetition: RepetitionTrigger | None = None
+    """How it went round in circles, if that is why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +113,9 @@ class _Choice:
         if reason is FinishReason.LENGTH and not self.text.stopped:
             return Ending("length")
         # A stop string behind calls changes nothing about them: they want their results.
-        return Ending("tool_calls") if self.text.called else Ending("stop", self.text.stop_string)
+        if self.text.called:
+            return Ending("tool_calls", repetition=self.text.repetition)
+        return Ending("stop", self.text.stop_string, self.text.repetition)
 
 
 class Exchange:
@@ -124,7 +133,8 @@ class Exchange:
         for index in range(len(order.samplings)):
             request_id = RequestId(f"{exchange_id}-{index}")
             prompt = order.prompts[index // order.choices_per_prompt]
-            text = ChoiceText(codec, order.stops, order.reading)
+            watch = RepetitionWatch(order.repetition, partial(codec.text_of, prompt)) if order.repetition else None
+            text = ChoiceText(codec, order.stops, order.reading, watch)
             self._choices[request_id] = _Choice(index, request_id, text, len(prompt), Times(len(prompt)))
         self._open: set[RequestId] = set()
         """Requests that may still be running."""
@@ -170,6 +180,11 @@ class Exchange:
             longest=max(choice.prompt_tokens + choice.text.tokens for choice in self._choices.values()),
             requeued=sum(max(0, choice.times.runs - 1) for choice in self._choices.values()),
         )
+
+    @property
+    def repetitions(self) -> list[RepetitionTrigger]:
+        """What choices were ended for that went round in circles."""
+        return [found for choice in self._choices.values() if (found := choice.text.repetition)]
 
     @property
     def times(self) -> Mapping[RequestId, Times]:

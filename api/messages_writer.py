@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from api import sse
 from api.answer import Json
+from api.choices import repetition_detected
 from api.errors import ApiError
 from api.exchange import ChoiceEvent, Cost, Ending
 from api.message_content import BlockStream, blocks_of
@@ -77,7 +78,8 @@ def _stop(ending: Ending | None, *, called: bool = False) -> Json:
         reason = "max_tokens"
     elif ending:
         reason = "tool_use" if called else "end_turn"
-    return {"stop_reason": reason, "stop_sequence": ending.stop_string if ending else None}
+    stop: Json = {"stop_reason": reason, "stop_sequence": ending.stop_string if ending else None}
+    return stop | repetition_detected(ending)
 
 
 def _usage(cost: Cost) -> Json:

@@ -68,6 +68,12 @@ class RequestSeries:
         self._prompt_tokens, self._cached_tokens, self._completion_tokens = (
             Counter(f"troupe_request_{name}", text, ["route"], registry=registry) for name, text in TOKENS
         )
+        self._repetitions = Counter(
+            "troupe_request_repetition_stops",
+            "Choices ended because they went round in circles",
+            ["policy", "trigger"],
+            registry=registry,
+        )
 
     def observe(self, call: Call) -> None:
         """Count a call that has ended."""
@@ -81,6 +87,8 @@ class RequestSeries:
             self._prompt_tokens.labels(route).inc(cost.prompt_tokens)
             self._cached_tokens.labels(route).inc(cost.cached_tokens)
             self._completion_tokens.labels(route).inc(cost.completion_tokens)
+            for trigger in call.exchange.repetitions:
+                self._repetitions.labels(call.exchange.order.repetition, trigger).inc()
 
 
 class HouseCollector(Collector):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from api import sse
 from api.answer import Json
+from api.choices import repetition_detected
 from api.errors import ApiError
 from api.exchange import ChoiceEvent, Cost, Ending
 from api.logprobs import chat_logprobs
@@ -104,6 +105,7 @@ class ResponsesWriter:
             "output": list(self._output.items),
             "usage": usage,
             **self._asked,
+            **repetition_detected(self._ending),
         }
 
     def _frame(self, event: Json) -> bytes:

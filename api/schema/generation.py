@@ -54,7 +54,6 @@ class GenerationBody(Body):
 
     prompt_field: ClassVar[str]
     """The field that holds the prompt."""
-    not_yet: ClassVar[frozenset[str]] = frozenset({"repetition_policy_override"})
     rules: ClassVar[Rules] = (either(lacks("stream_options"), says("stream", True)),)
 
     model: str = "default"
@@ -82,6 +81,8 @@ class GenerationBody(Body):
     store: bool | None = None
     cache_salt: CacheSalt | None = None
     """A kept prefix serves requests of the same salt only; those without one share theirs."""
+    repetition_policy_override: Literal["safe", "strict"] | None = None
+    """When to end an answer that goes round in circles, from those whom the server trusts to say."""
 
     @model_validator(mode="after")
     def _options_need_a_stream(self) -> "GenerationBody":

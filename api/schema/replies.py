@@ -4,6 +4,8 @@ from typing import Literal, NotRequired
 
 from typing_extensions import TypedDict  # pydantic cannot read the library's before Python 3.12
 
+from api.text.repetition import RepetitionTrigger
+
 FinishReason = Literal["stop", "length", "tool_calls"]
 
 
@@ -91,6 +93,8 @@ class ChatChoice(TypedDict):
     message: AssistantMessage
     logprobs: ChatLogprobs | None
     finish_reason: FinishReason
+    stop_reason: NotRequired[Literal["repetition_detected"]]
+    stop_reason_detail: NotRequired[RepetitionTrigger]
 
 
 class ChatCompletion(TypedDict):
@@ -117,6 +121,8 @@ class CompletionChoice(TypedDict):
     text: str
     logprobs: CompletionLogprobs | None
     finish_reason: FinishReason
+    stop_reason: NotRequired[Literal["repetition_detected"]]
+    stop_reason_detail: NotRequired[RepetitionTrigger]
 
 
 class Completion(TypedDict):
@@ -146,6 +152,7 @@ class StoredResponse(TypedDict):
     status: Literal["completed", "incomplete"]
     model: str
     output: list[ResponseItem]
+    repetition_detected: NotRequired[RepetitionTrigger]
 
 
 class Deleted(TypedDict):
@@ -195,6 +202,7 @@ class MessageReply(TypedDict):
     content: list[TextOut | ThinkingOut | ToolUseOut]
     stop_reason: Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"]
     stop_sequence: str | None
+    repetition_detected: NotRequired[RepetitionTrigger]
     usage: MessageUsage
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from api.parsers.parts import CallClosed, CallOpened, Content, Part, joined
 from api.parsers.plain import PlainReader, Reader
 from api.text.codec import TextCodec
+from api.text.loops import RepetitionWatch
+from api.text.repetition import RepetitionTrigger
 from api.text.stop_strings import StopStrings
 from runtime.types import TokenOutput
 
@@ -52,10 +54,13 @@ class ChoiceText:
     """Takes the tokens of one sequence as they come; the pieces it gives are its text, in order.
 
     What may be the beginning of a character, of a marker or of a stop string is held back, and so are the scored
-    tokens that it belongs to. Stop strings are looked for in content only.
+    tokens that it belongs to. Stop strings are looked for in content only, repetition in all of the text; what was held
+    back when it is found is let through.
     """
 
-    def __init__(self, codec: TextCodec, stops: Sequence[str], reading: Reading = PLAIN) -> None:
+    def __init__(
+        self, codec: TextCodec, stops: Sequence[str], reading: Reading = PLAIN, watch: RepetitionWatch | None = None
+    ) -> None:
         self._stop_ids = codec.stop_ids
         self._detokeniser = codec.detokeniser(reading.shown)
         self._reader = reading.reader()
@@ -63,6 +68,9 @@ class ChoiceText:
         self._most_thinking = reading.max_thinking_tokens
         self._one_call = reading.one_call
         self._stops = StopStrings(stops)
+        self._watch = watch
+        self.repetition: RepetitionTrigger | None = None
+        """What the text was ended for, if it went round in circles."""
         self._decoded = self._sent = 0
         """Characters that came out of the detokeniser, and those of them that were let through."""
         self._waiting: deque[tuple[ScoredToken, int]] = deque()
@@ -76,7 +84,13 @@ class ChoiceText:
 
     @property
     def stopped(self) -> bool:
-        """Whether a stop string was found, or the only call is complete: there will be no more text."""
+        """Whether a stop string was found, the only call is complete, or the text repeats itself: there will be no
+        more text."""
+        return self._cut or self.repetition is not None
+
+    @property
+    def _cut(self) -> bool:
+        """Whether the text ends before what was decoded does."""
         return self._stops.found is not None or (self._one_call and self.called)
 
     @property
@@ -95,7 +109,15 @@ class ChoiceText:
         for token in tokens:
             if not self.stopped:
                 parts += self._take(token)
-        return Piece(joined(parts), self._complete())
+        piece = Piece(joined(parts), self._complete())
+        return self._ended(piece) if self.repetition else piece
+
+    def _ended(self, piece: Piece) -> Piece:
+        """The last piece of a text that repeats itself, unless what was held back brings another end first."""
+        trigger, self.repetition = self.repetition, None
+        rest = self.finish()
+        self.repetition = None if self._cut else trigger
+        return Piece(joined((*piece.parts, *rest.parts)), piece.scored + rest.scored)
 
     def finish(self) -> Piece:
         """There are no more tokens: return all that was held back."""
@@ -104,10 +126,10 @@ class ChoiceText:
         parts = [*self._read(self._detokeniser.finish()), *self._without_stops(self._reader.finish())]
         if rest := self._stops.release():
             parts.append(Content(rest))
-        if not self.stopped:
+        if not self._cut:
             self._sent = self._decoded
         scored = self._complete()
-        if not self.stopped:
+        if not self._cut:
             scored += tuple(token for token, _ in self._waiting)
             self._waiting.clear()
         return Piece(joined(parts), scored)
@@ -121,6 +143,8 @@ class ChoiceText:
         self._count_thinking()
         start = self._decoded
         text = self._detokeniser.feed(token.token_id)
+        if self._watch:
+            self.repetition = self._watch.take(token.token_id, text)
         if token.logprob is not None:
             # A token with no text yet is part of the character that comes next.
             self._waiting.append((ScoredToken(token, start), max(start + len(text), start + 1)))
@@ -144,7 +168,7 @@ class ChoiceText:
         """The parts up to the first stop string, less what may be the beginning of one."""
         passed: list[Part] = []
         for part in parts:
-            if self.stopped:
+            if self._cut:
                 break
             if isinstance(part, Content):
                 passed += self._content(part.text)
@@ -158,7 +182,7 @@ class ChoiceText:
     def _content(self, text: str) -> list[Part]:
         fed = self._stops.held + len(text)
         safe = self._stops.feed(text)
-        if self.stopped:
+        if self._cut:
             self._sent = self._decoded - self._reader.held - (fed - len(safe))
         return [Content(safe)] if safe else []
 
@@ -174,7 +198,7 @@ class ChoiceText:
         done = []
         while self._waiting:
             scored, end = self._waiting[0]
-            if not (scored.offset < self._sent if self.stopped else end <= self._sent):
+            if not (scored.offset < self._sent if self._cut else end <= self._sent):
                 break
             done.append(scored)
             self._waiting.popleft()

@@ -94,7 +94,7 @@ class RepetitionWatch:
 
     def _loop(self, track: Track, *, counted: bool) -> RepetitionTrigger | None:
         for run in track.look():
-            if run.extent < self._least:
+            if run.extent < self._least.needed(run.period):
                 continue
             unit, judge = track.end(run.period), partial(too_much, run, policy=self._policy, counted=counted)
             if judge(unit) and (found := judge(unit, patience=self._prompt.patience(unit, self._policy))):

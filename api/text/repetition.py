@@ -16,6 +16,9 @@ from runtime.types import RepetitionPolicy
 CLEARLY_PROSE = 0.6
 """Of the visible characters, the share that are letters in anything but code and tables."""
 
+SAMPLE = 1000
+"""Characters that tell what a long unit is made of."""
+
 ASKED_FACTOR = 3
 """How much more patient `safe` is with what the prompt says, too."""
 
@@ -92,14 +95,14 @@ NEVER = Limit(tokens=1 << 60)
 
 SAME = {
     RepetitionPolicy.SAFE: {
-        Nature.BLANK: Limit(tokens=400),
+        Nature.BLANK: Limit(tokens=400, repeats=5),
         Nature.SIGNS: Limit(tokens=2048, repeats=8),
         Nature.FIGURES: Limit(tokens=4096, repeats=8),
         Nature.CODE: Limit(tokens=3072, repeats=8),
         Nature.WORDS: Limit(tokens=200, repeats=5, span=400, enough=110),
     },
     RepetitionPolicy.STRICT: {
-        Nature.BLANK: Limit(tokens=320),
+        Nature.BLANK: Limit(tokens=320, repeats=3),
         Nature.SIGNS: Limit(tokens=256, repeats=8),
         Nature.FIGURES: Limit(tokens=512, repeats=8),
         Nature.CODE: Limit(tokens=256, repeats=8),
@@ -128,7 +131,7 @@ def too_much(
 
     `counted`: its numbers were left out of account. `patience` multiplies the limit.
     """
-    made_of = nature(unit)
+    made_of = nature(unit[:SAMPLE])
     limit = (COUNTED if counted else SAME)[policy].get(made_of, NEVER)
     if run.extent < patience * limit.needed(run.period):
         return None
@@ -141,9 +144,10 @@ def too_much(
     return RepetitionTrigger.LINE_LOOP if "\n" in unit else RepetitionTrigger.PHRASE_LOOP
 
 
-def least(policy: RepetitionPolicy) -> int:
-    """Fewer tokens than these are never too much."""
-    return min(limit.tokens for table in (SAME, COUNTED) for limit in table[policy].values())
+def least(policy: RepetitionPolicy) -> Limit:
+    """What is below this is never too much, whatever it is made of."""
+    limits = [limit for table in (SAME, COUNTED) for limit in table[policy].values()]
+    return Limit(min(limit.tokens for limit in limits), min(limit.repeats for limit in limits))
 
 
 class Prompt:

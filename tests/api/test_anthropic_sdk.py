@@ -244,3 +244,21 @@ async def test_an_error_in_the_middle_of_a_stream_is_raised_behind_its_text(app:
     error = await error_of(app, work)
     assert error.type == "timeout_error"
     assert "".join(seen) == "Hello"
+
+
+async def test_a_message_that_went_round_in_circles_says_so_in_a_field_of_its_own(
+    desk: FakeDesk, fresh_codec: HfCodec, anyio_backend: str
+) -> None:
+    desk.script = says("I do not know what to say. " * 60)
+    app = make_app(desk, fresh_codec, anyio_backend, api_key=KEY, stream_interval=30)
+
+    def work(client: Anthropic) -> None:
+        with client.messages.stream(model="default", messages=HI, max_tokens=2000) as stream:
+            deltas = [event.delta for event in stream if event.type == "message_delta"]
+            streamed = stream.get_final_message()
+        whole = client.messages.create(model="default", messages=HI, max_tokens=2000)
+        assert (streamed.stop_reason, whole.stop_reason) == ("end_turn", "end_turn")
+        assert whole.model_extra == {"repetition_detected": "phrase_loop"}
+        assert [delta.model_extra for delta in deltas] == [whole.model_extra]
+
+    await use(app, work)

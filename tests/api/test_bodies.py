@@ -111,7 +111,7 @@ BAD_CHATS: list[tuple[dict[str, object], str]] = [
     ({"x" * 1000: 1}, "x" * 100),
 ]
 
-NOT_YET = ["functions", "function_call", "audio", "prediction", "web_search_options", "repetition_policy_override"]
+NOT_YET = ["functions", "function_call", "audio", "prediction", "web_search_options"]
 
 BAD_COMPLETIONS: list[tuple[dict[str, object], str]] = [
     ({"prompt": ""}, "prompt"),

@@ -218,3 +218,15 @@ async def test_a_wrong_key_on_a_large_body_is_told_so(app: Quart) -> None:
     text = "x" * 5_000_000
     error = await error_of(app, lambda client: client.completions.create(model="m", prompt=text), key="wrong")
     assert isinstance(error, openai.AuthenticationError)
+
+
+async def test_a_choice_that_went_round_in_circles_says_so_beside_its_finish_reason(app: Quart, desk: FakeDesk) -> None:
+    desk.script = says("Over and over again. " * 20)
+
+    def work(client: OpenAI) -> None:
+        strict = {"repetition_policy_override": "strict"}
+        (choice,) = client.chat.completions.create(model="default", messages=HI, extra_body=strict).choices
+        detected = {"stop_reason": "repetition_detected", "stop_reason_detail": "phrase_loop"}
+        assert (choice.finish_reason, choice.model_extra) == ("stop", detected)
+
+    await use(app, work)

@@ -19,8 +19,9 @@ S0 to S2 document one server in three versions, S3 another. Every example for a 
 | commands, operators' routes, limits | all | tests/e2e/test_seed_operations.py |
 | --version, --help | S3 | tests/runtime/test_settings.py |
 | Claude Code | S1 S2 | tests/soak/clients/agents.py |
+| repetition_policy_override, stop_reason | S1 | tests/api/test_repetition_replies.py |
 
-Embeddings, vision, MCP, caches and repetition policy are not there yet.
+Embeddings, vision, MCP and caches are not there yet.
 """
 
 import json
