@@ -95,8 +95,7 @@ class Scheduler(Actor[m.SchedulerWord]):
             case m.PrefillTurnEnded(tokens, seconds):
                 self._turns.prefilled(tokens, seconds, beside_streams=bool(self._staged.users_in(Turn.DECODE)))
             case m.DecodeTurnEnded(steps, seconds):
-                only_background = self._staged.runs(Turn.DECODE) and not self._staged.users_in(Turn.DECODE)
-                self._turns.decoded(steps, seconds, counts=not only_background)
+                self._turns.decoded(steps, seconds, for_streams=bool(self._staged.users_in(Turn.DECODE)))
             case m.DivergenceMeasured(diverged):
                 self._serialise(diverged)
             case _:

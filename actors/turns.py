@@ -55,14 +55,14 @@ class Turns:
         if beside_streams:
             self.pace = after_prefill(self.pace, tokens, seconds)
 
-    def decoded(self, steps: int, seconds: float, *, counts: bool) -> None:
-        """A decode turn has come back. It `counts` for the pace unless nobody waits for any of its rows."""
+    def decoded(self, steps: int, seconds: float, *, for_streams: bool) -> None:
+        """A decode turn has come back, in which nobody's stream got on if it was not `for_streams`."""
         self._under_way[Turn.DECODE] -= 1
         if not steps:
             return
         self.decode_steps += steps
         self.step_s = seconds / steps
-        if counts:
+        if for_streams:
             self.pace = after_decode(
                 self.pace,
                 self.step_s,
