@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 CLIENTS := build/clients
 ARGS ?=
 
-.PHONY: setup serve test check docs screenshot bench soak fuzz clients clean
+.PHONY: setup serve test check docs screenshot bench divergence soak fuzz clients clean
 
 setup: $(VENV)/.dev
 
@@ -30,6 +30,9 @@ screenshot: $(VENV)/.dev
 
 bench: $(VENV)/.run
 	$(BIN)/python cli.py bench --write docs/benchmarks.md
+
+divergence: $(VENV)/.dev
+	$(BIN)/python -m tests.soak.divergence $(ARGS)
 
 soak: $(VENV)/.dev
 	$(BIN)/python -m tests.soak.parent_memory

@@ -20,7 +20,14 @@ START_TIMEOUT_S = 120
 class ServerProcess:
     """A context manager: ready on entry, terminated on exit. `output()` is what it printed so far."""
 
-    def __init__(self, *arguments: str, command: str = "serve", env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        command: str = "serve",
+        env: dict[str, str] | None = None,
+        program: tuple[str, ...] = ("cli.py",),
+    ) -> None:
+        self._program = program
         self._arguments = command, "--port", "0", *arguments
         self._env = {**os.environ, "HF_HUB_OFFLINE": "1", **(env or {})}
         self._lines: list[str] = []
@@ -28,7 +35,7 @@ class ServerProcess:
         self.url = ""
 
     def __enter__(self) -> Self:
-        command = [sys.executable, "cli.py", *self._arguments]
+        command = [sys.executable, *self._program, *self._arguments]
         self.process = subprocess.Popen(command, cwd=ROOT, env=self._env, stderr=subprocess.PIPE, text=True)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
