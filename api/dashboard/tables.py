@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from rich.segment import Segment
+
 from api.dashboard import words
 from api.dashboard.actors import ActorRow
 from api.dashboard.model import Figures, RequestRow
@@ -108,7 +110,8 @@ def _width_of_bar(layout: Sequence[tuple[int, int]]) -> int:
 
 
 def _reversed(found: Line) -> Line:
-    return [type(each)(each.text, (each.style or REVERSE) + REVERSE) for each in found]
+    """But for the bar, which would say the opposite."""
+    return [each if each.style is TREND else Segment(each.text, REVERSE) for each in found]
 
 
 def _request(row: RequestRow, selected: bool, width: int) -> Sequence[Part]:

@@ -36,9 +36,9 @@ def test_the_first_snapshot_has_no_rates() -> None:
 
 
 def test_a_server_that_was_restarted_begins_its_differences_anew() -> None:
-    later = replace(busy(3, 2.0), at=2000.0)
-    assert figures(busy(3, 500.0), later).tokens_per_s is None
-    assert actor(figures(busy(3, 500.0), later), "scheduler").handled_per_s is None
+    later = replace(busy(3, 500.0), at=2000.0, uptime_s=2.0)
+    assert figures(busy(3, 400.0), later).tokens_per_s is None
+    assert actor(figures(busy(3, 400.0), later), "scheduler").handled_per_s is None
 
 
 def test_a_decode_worker_that_counts_from_nothing_again_has_no_speed_for_once() -> None:
@@ -114,6 +114,7 @@ def test_a_trend_forgets_what_is_too_long_ago() -> None:
         recorder.take(float(sample))
     trend = recorder.trend()
     assert (len(trend.samples), trend.samples[0], trend.highest()) == (SAMPLES, 5.0, SAMPLES + 4.0)
+    assert trend.cells(SAMPLES // 10)[-2:] == [SAMPLES - 5.5, SAMPLES + 2.0]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """The picture: it fits, it shows everything that matters, and it survives every snapshot."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -20,6 +22,7 @@ from runtime.types import PressureLevel
 from tests.api.dashboard.houses import ACTORS, HOUSES, busy, moments
 from tests.api.fakes import MEMORY
 
+ROOT = Path(__file__).resolve().parents[3]
 LINK = Link("http://127.0.0.1:8000")
 SIZES = [(80, 24), (100, 30), (120, 32), (200, 60)]
 
@@ -154,7 +157,7 @@ def test_what_a_server_says_cannot_move_the_cursor() -> None:
 
 @pytest.mark.parametrize(
     ("height", "drawn"),
-    [(1, [" ▁▄█"]), (2, ["   █", " ▁██"])],
+    [(1, [" ▁▄▇"]), (2, ["   ▇", " ▁██"])],
 )
 def test_a_sparkline_goes_from_nothing_to_its_highest(height: int, drawn: list[str]) -> None:
     assert parts.spark([None, 0.0, 4.0, 8.0], height) == drawn
@@ -174,3 +177,9 @@ def test_columns_of_little_worth_give_way() -> None:
     assert parts.chosen(columns, 14) == [(0, 4), (1, 4), (2, 4)]
     assert parts.chosen(columns, 13) == [(0, 4), (2, 8)]
     assert parts.chosen(columns, 3) == [(0, 3)]
+
+
+def test_the_picture_in_the_readme_refers_to_nothing_elsewhere() -> None:
+    svg = (ROOT / "docs" / "dashboard.svg").read_text()
+    assert set(re.findall(r"""(?:url\(|href=["'])([^)"']*)""", svg)) == set(re.findall(r"#troupe-[\w-]+", svg))
+    assert "Actors" in svg
