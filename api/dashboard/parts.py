@@ -133,8 +133,8 @@ def bar(fraction: float, width: int) -> str:
 
 
 def spark(cells: Sequence[float | None], height: int = 1) -> list[str]:
-    """A sparkline of `height` lines, from 0 to the highest of `cells`; blank where a cell is None. The highest leaves an
-    eighth of its line free, so that two sparklines do not touch."""
+    """A sparkline of `height` lines, from 0 to the highest of `cells`; blank where a cell is None. The highest leaves
+    an eighth of its line free, so that two sparklines do not touch."""
     highest = max((each for each in cells if each is not None), default=0.0)
     unit = max(0.0, highest) / (8 * height - 1) or 1.0
     levels = [None if each is None else max(1, round(each / unit)) for each in cells]
