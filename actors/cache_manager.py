@@ -195,6 +195,8 @@ class CacheManager(Actor[m.CacheWord]):
     def _keep(self, lease: Lease, held: tuple[int, ...]) -> None:
         if self._chunks.tokens:
             held = held[: self._chunks.floor(min(len(held), len(lease.history) - 1))]
+        if not held:
+            return
         pieces = self._prefixes.chain(lease.root, held, lease.pieces)
         absent = self._prefixes.absent(pieces)
         if self._prefixes.bytes_of(absent) > self._bytes_to_keep():
