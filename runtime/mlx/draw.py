@@ -24,6 +24,18 @@ def log_softmax(logits: mx.array) -> mx.array:
     return logits - mx.logsumexp(logits, axis=-1, keepdims=True)
 
 
+def likeliest(logits: mx.array, n: int) -> mx.array:
+    """The ids of the `n` greatest logits of each row, greatest first; shape [rows, n].
+
+    A partition, because sorting a whole vocabulary takes ten times as long on the CPU.
+    """
+    if n == 0:
+        return mx.zeros((logits.shape[0], 0), dtype=mx.uint32)
+    ids = mx.argpartition(logits, -n, axis=-1)[:, -n:]
+    order = mx.argsort(-mx.take_along_axis(logits, ids, axis=-1), axis=-1)
+    return mx.take_along_axis(ids, order, axis=-1)
+
+
 def column(values: list[float]) -> mx.array:
     """One value per row, shape [rows, 1]."""
     return mx.array(values, dtype=mx.float32)[:, None]

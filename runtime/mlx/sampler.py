@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import mlx.core as mx
 
 from runtime.mlx.choice import Choice, Logprobs
-from runtime.mlx.draw import Draws, log_softmax, uniform
+from runtime.mlx.draw import Draws, likeliest, log_softmax, uniform
 from runtime.mlx.edits import Edits, RowHistory
 from runtime.mlx.grammar import Mask
 from runtime.types import Sampling
@@ -55,7 +55,7 @@ class Sampler:
         asked = mx.array(self._asked)
         logprobs = log_softmax(logits[asked])
         chosen = mx.take_along_axis(logprobs, tokens[asked][:, None], axis=-1)[:, 0]
-        top_ids = mx.argsort(-logprobs, axis=-1)[:, : self._most_asked]
+        top_ids = likeliest(logprobs, self._most_asked)
         return Logprobs(self._asked, chosen, top_ids, mx.take_along_axis(logprobs, top_ids, axis=-1))
 
 

@@ -8,6 +8,7 @@ from mlx.nn.layers.base import Module
 
 from runtime.engine.commands import PrefillSlice, ScoredSlice
 from runtime.mlx.caches import Caches
+from runtime.mlx.draw import likeliest
 from runtime.types import TokenOutput
 
 LOGITS_BYTES = 1 << 26
@@ -41,15 +42,3 @@ def _scored(logits: mx.array, targets: tuple[int, ...], top: int) -> Iterator[To
     values = cast("list[list[float]]", of_top.tolist())
     for place, target in enumerate(targets):
         yield TokenOutput(target, logprobs[place][0], tuple(zip(ids[place], values[place], strict=True)))
-
-
-def likeliest(logits: mx.array, n: int) -> mx.array:
-    """The ids of the `n` greatest logits of each row, greatest first; shape [rows, n].
-
-    A partition, because sorting a whole vocabulary takes ten times as long on the CPU.
-    """
-    if n == 0:
-        return mx.zeros((logits.shape[0], 0), dtype=mx.uint32)
-    ids = mx.argpartition(logits, -n, axis=-1)[:, -n:]
-    order = mx.argsort(-mx.take_along_axis(logits, ids, axis=-1), axis=-1)
-    return mx.take_along_axis(ids, order, axis=-1)

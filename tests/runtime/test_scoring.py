@@ -61,7 +61,7 @@ def test_scores_equal_an_independent_computation(model: Path, chunk: int) -> Non
 def test_a_slice_whose_logits_are_too_large_goes_in_by_several(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = scores(model, chunk=500, top=1)
     seen: list[tuple[int, ...]] = []
-    likeliest = scoring.likeliest
+    likeliest = draw.likeliest
 
     def watched(logits: mx.array, n: int) -> mx.array:
         seen.append(logits.shape)
