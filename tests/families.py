@@ -1,4 +1,5 @@
-"""Makes tiny random models whose KV caches cannot be cut: sliding windows, recurrent states, and both beside others."""
+"""Makes tiny random models out of the ordinary: those whose KV caches cannot be cut (sliding windows, recurrent states,
+and both beside others), and those whose code attends in a way of its own."""
 
 import json
 from pathlib import Path
@@ -64,13 +65,46 @@ FAMILIES: dict[str, dict[str, object]] = {
         "time_step_rank": "auto",
     },
 }
-"""What is particular about the configurations, by mlx-lm's model_type."""
+"""What is particular about the configurations of those whose caches cannot be cut, by mlx-lm's model_type."""
+
+SELF_ATTENDING: dict[str, dict[str, object]] = {
+    "gemma2": {  # Scores, mask and softmax of its own.
+        **ATTENTION,
+        "num_hidden_layers": 2,
+        "head_dim": 8,
+        "query_pre_attn_scalar": 8,
+        "rms_norm_eps": 1e-5,
+    },
+    "deepseek_v3": {  # A mask that holds part of the scores.
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "kv_lora_rank": 16,
+        "q_lora_rank": 16,
+        "qk_rope_head_dim": 8,
+        "qk_nope_head_dim": 16,
+        "v_head_dim": 16,
+        "moe_intermediate_size": 16,
+        "n_routed_experts": 4,
+        "n_shared_experts": 1,
+        "num_experts_per_tok": 2,
+        "n_group": 1,
+        "topk_group": 1,
+    },
+}
+"""Their caches are plain ones."""
 
 
 def make_family(path: Path, model_type: str) -> Path:
     """Write an mlx-lm model directory to `path`, with float32 weights as mlx-lm itself draws them; return it."""
     path.mkdir(parents=True, exist_ok=True)
-    config = {"model_type": model_type, "bos_token_id": 1, "eos_token_id": 2, **COMMON, **FAMILIES[model_type]}
+    config = {
+        "model_type": model_type,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        **COMMON,
+        **(FAMILIES | SELF_ATTENDING)[model_type],
+    }
     (path / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
     model_class, args_class = _get_classes(config)
     mx.random.seed(3)

@@ -195,10 +195,16 @@ def attend(
     sinks: mx.array | None = None,
 ) -> mx.array:
     """mlx-lm's scaled_dot_product_attention; in an aligned cache stretch by stretch. Shapes are [rows, heads, tokens,
-    elements]."""
+    elements].
+
+    Raises:
+        NotImplementedError: there is a mask that is not the stretches' own.
+    """
     if not isinstance(cache, AlignedKVCache):
         result: mx.array = base.scaled_dot_product_attention(queries, keys, values, cache, scale, mask, sinks)
         return result
+    if mask is not None:
+        raise NotImplementedError("attention with a mask of the model's own")
     parts = [
         base.scaled_dot_product_attention(
             queries[each.rows],

@@ -12,7 +12,7 @@ from runtime.errors import ModelError
 from runtime.mlx import steady
 from runtime.mlx.engine import MlxEngine
 from runtime.types import KvHandle, KvPiece, Sampling, SequenceId, TokenOutput
-from tests.families import FAMILIES, make_family
+from tests.families import FAMILIES, SELF_ATTENDING, make_family
 from tests.tiny import make_tiny_llama
 
 CHUNK, TOKENS = 64, 10
@@ -167,6 +167,14 @@ def test_a_row_that_is_apart_shares_no_batch(model: Path) -> None:
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_a_model_whose_caches_depend_on_company_is_refused_by_name(family: str, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"--batch-invariant is not possible with this model: .*Cache"):
+        engine = MlxEngine(lambda _doing: None)
+        engine.execute(c.LoadModel(str(make_family(tmp_path, family)), batch_invariant=True, chunk_tokens=CHUNK))
+
+
+@pytest.mark.parametrize("family", sorted(SELF_ATTENDING))
+def test_a_model_whose_code_attends_by_itself_is_refused(family: str, tmp_path: Path) -> None:
+    """It would attend to the room behind its rows, or without its own mask: the same in any company, and wrong."""
+    with pytest.raises(ModelError, match=r"--batch-invariant is not possible with this model: .*atten"):
         engine = MlxEngine(lambda _doing: None)
         engine.execute(c.LoadModel(str(make_family(tmp_path, family)), batch_invariant=True, chunk_tokens=CHUNK))
 
