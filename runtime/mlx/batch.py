@@ -121,6 +121,11 @@ class DecodeBatch:
         return [row.as_joined() for row in self._rows]
 
     @property
+    def repeats(self) -> bool:
+        """Whether output that was handed out before is being fed again."""
+        return any(row.repeats for row in self._rows)
+
+    @property
     def is_apart(self) -> bool:
         """Whether its row is to stay alone."""
         return any(row.spec.apart for row in self._rows)

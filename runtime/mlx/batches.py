@@ -94,7 +94,7 @@ class Batches:
         except Exception as error:
             log.warning("a decode step raised %s: %s; making the batch anew", type(error).__name__, error)
             rows = {row.sequence_id: row for row in (*newcomers, *batch.rows())}
-            self._batches[place], step = revive(list(rows.values()), self._batch_of)
+            self._batches[place], step = revive(list(rows.values()), self._batch_of, self._beat)
             if len(step.failed) == len(rows) > 1:
                 raise  # It is not the rows: the engine itself is broken.
             return step

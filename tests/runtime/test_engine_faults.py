@@ -44,9 +44,9 @@ class Faulty:
 class Stage:
     """An engine in this thread, and everything it said of each row."""
 
-    def __init__(self, model: Path) -> None:
+    def __init__(self, model: Path, chunk_tokens: int = 0) -> None:
         self.engine = MlxEngine(lambda _doing: None)
-        self.engine.execute(c.LoadModel(str(model)))
+        self.engine.execute(c.LoadModel(str(model), chunk_tokens=chunk_tokens))
         self.output: dict[int, list[TokenOutput]] = {}
         self.failed: dict[int, str] = {}
 
@@ -84,12 +84,13 @@ def fed(token_id: int) -> Callable[[list[list[int]]], bool]:
 
 
 @pytest.mark.parametrize("poisoned", [0, 3, 7])
-@pytest.mark.parametrize("after", [0, 4])
+@pytest.mark.parametrize(("after", "chunk_tokens"), [(0, 0), (4, 0), (4, 64)])
 def test_of_eight_rows_the_poisoned_one_fails_and_seven_say_what_they_say_alone(
-    model: Path, alone: dict[int, list[TokenOutput]], poisoned: int, after: int
+    model: Path, alone: dict[int, list[TokenOutput]], poisoned: int, after: int, chunk_tokens: int
 ) -> None:
+    """With fixed chunks output is fed again step by step, and the poison comes at the end of it."""
     others = [token.token_id for n in range(ROWS) if n != poisoned for token in alone[n]]
-    stage = Stage(model)
+    stage = Stage(model, chunk_tokens)
     stage.join(PROMPTS)
     stage.decode(after)
     step = next(i for i, token in enumerate(alone[poisoned]) if i >= after and token.token_id not in others)
