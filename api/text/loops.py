@@ -97,8 +97,10 @@ class RepetitionWatch:
             if run.extent < self._least.needed(run.period):
                 continue
             unit, judge = track.end(run.period), partial(too_much, run, policy=self._policy, counted=counted)
-            if judge(unit) and (found := judge(unit, patience=self._prompt.patience(unit, self._policy))):
-                return found
+            if judge(unit):
+                patience = self._prompt.patience(unit, self._policy, counted=counted)
+                if found := judge(unit, patience=patience):
+                    return found
         return None
 
     def _same_sentences(self, text: str) -> RepetitionTrigger | None:

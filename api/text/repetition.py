@@ -5,10 +5,11 @@ tests.soak.repetition` prints what becomes of each.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum, auto
 from functools import cached_property
+from itertools import takewhile
 
 from api.text.periods import Run
 from runtime.types import RepetitionPolicy
@@ -21,6 +22,9 @@ SAMPLE = 1000
 
 ASKED_FACTOR = 3
 """How much more patient `safe` is with what the prompt says, too."""
+
+MOST_PLACES = 32
+"""Of a prompt that are compared with what repeats itself: one that says half of it everywhere must not cost more."""
 
 
 class RepetitionTrigger(StrEnum):
@@ -55,6 +59,7 @@ class Nature(StrEnum):
 
 _CODE = re.compile(r"[{}\[\]<>|=\\^_\t]|\w[,:;(]\w|;\n|  ")
 _WORD = re.compile(r"\w+")
+_NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
 
 
 def nature(unit: str) -> Nature:
@@ -99,7 +104,7 @@ SAME = {
         Nature.SIGNS: Limit(tokens=2048, repeats=8),
         Nature.FIGURES: Limit(tokens=4096, repeats=8),
         Nature.CODE: Limit(tokens=3072, repeats=8),
-        Nature.WORDS: Limit(tokens=200, repeats=5, span=400, enough=110),
+        Nature.WORDS: Limit(tokens=200, repeats=5, span=600, enough=110),
     },
     RepetitionPolicy.STRICT: {
         Nature.BLANK: Limit(tokens=320, repeats=3),
@@ -121,7 +126,8 @@ COUNTED = {
         Nature.WORDS: Limit(tokens=200, repeats=6, span=1000, enough=24),
     },
 }
-"""By what repeats itself but for its numbers. Of figures alone nothing would be left to compare."""
+"""By what repeats itself but for its numbers: one that counts. A round with more of them says something by them, as a row of a
+table does, and is taken for one. Of figures alone nothing would be left to compare."""
 
 
 def too_much(
@@ -132,6 +138,8 @@ def too_much(
     `counted`: its numbers were left out of account. `patience` multiplies the limit.
     """
     made_of = nature(unit[:SAMPLE])
+    if counted and made_of is Nature.WORDS and numbers(unit) > 1:
+        made_of = Nature.CODE
     limit = (COUNTED if counted else SAME)[policy].get(made_of, NEVER)
     if run.extent < patience * limit.needed(run.period):
         return None
@@ -158,19 +166,21 @@ class Prompt:
         self._ask = text
         self._known: dict[frozenset[str], bool] = {}
 
-    def patience(self, unit: str, policy: RepetitionPolicy) -> int:
+    def patience(self, unit: str, policy: RepetitionPolicy, *, counted: bool = False) -> int:
         """How many times as much of `unit` may come as of anything else."""
-        return ASKED_FACTOR if policy is RepetitionPolicy.SAFE and self.says(unit) else 1
+        return ASKED_FACTOR if policy is RepetitionPolicy.SAFE and self.says(unit, counted=counted) else 1
 
-    def says(self, unit: str) -> bool:
+    def says(self, unit: str, *, counted: bool = False) -> bool:
         """Whether it holds what a text consists of that is `unit` over and over; `unit` may begin anywhere.
 
-        Words are compared, whatever stands between them; where there are none, everything is.
+        Words are compared, whatever stands between them, without numbers if `counted`; where there are none, everything
+        is.
         """
-        words = whole_words(unit)
-        key = frozenset(words or unit)
+        words = [word for word in whole_words(unit) if not (counted and word.isdecimal())]
+        key = frozenset((*(words or unit), "#" * counted))
         if key not in self._known:
-            self._known[key] = any(turned in self._words for turned in _turned(words)) if words else unit in self._text
+            said = self._countless if counted else self._words
+            self._known[key] = holds_turned(said, words) if words else unit in self._text
         return self._known[key]
 
     @cached_property
@@ -181,6 +191,15 @@ class Prompt:
     def _words(self) -> str:
         return f" {' '.join(_WORD.findall(self._text.casefold()))} "
 
+    @cached_property
+    def _countless(self) -> str:
+        return f" {' '.join(word for word in self._words.split() if not word.isdecimal())} "
+
+
+def numbers(unit: str) -> int:
+    """How many numbers are in a round of a text that is `unit` over and over."""
+    return len(_NUMBER.findall(unit * 2)) - len(_NUMBER.findall(unit))
+
 
 def whole_words(unit: str) -> list[str]:
     """The words of one round of a text that is `unit` over and over; `unit` may begin within one."""
@@ -188,6 +207,32 @@ def whole_words(unit: str) -> list[str]:
     return three[1 : 1 + len(four) - len(three)]
 
 
-def _turned(words: list[str]) -> Iterator[str]:
-    """`words`, beginning with each of them in turn."""
-    return (f" {' '.join(words[at:] + words[:at])} " for at in range(len(words)))
+def holds_turned(text: str, words: list[str]) -> bool:
+    """Whether `text`, words with a space around each, holds `words`, beginning with any of them.
+
+    Wherever a circle is cut, one of its halves stays whole: it is looked for, and what stands around it is compared.
+    """
+    middle = len(words) // 2
+    halves = words[:middle], words[middle:]
+    return any(_holds(text, whole, other) for whole, other in (halves, halves[::-1]) if whole)
+
+
+def _holds(text: str, whole: list[str], cut: list[str]) -> bool:
+    """Whether `whole` is there with the end of `cut` before it and the beginning behind it."""
+    wanted = f" {' '.join(whole)} "
+    room = sum(map(len, cut)) + len(cut)
+    at = text.find(wanted)
+    for _ in range(MOST_PLACES):
+        if at < 0:
+            return False
+        end = at + len(wanted)
+        before, behind = text[max(0, at - room) : at].split(), text[end : end + room].split()
+        if _alike(cut[::-1], before[::-1]) + _alike(cut, behind) >= len(cut):
+            return True
+        at = text.find(wanted, at + 1)
+    return False
+
+
+def _alike(one: list[str], other: list[str]) -> int:
+    """How many words they begin with that are the same."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))

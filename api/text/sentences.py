@@ -29,7 +29,7 @@ class Few:
 
 
 LIMITS = {
-    RepetitionPolicy.SAFE: Few(sentences=60, different=4, share=0.75, words=250),
+    RepetitionPolicy.SAFE: Few(sentences=100, different=4, share=0.75, words=400),
     RepetitionPolicy.STRICT: Few(sentences=30, different=3, share=0.9, words=100),
 }
 

@@ -1,6 +1,7 @@
 """When a text that goes round in circles is ended; in tokens of no model: words, with their space, and single signs."""
 
 import re
+import time
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from api.text.choice import ChoiceText
 from api.text.codec import HfCodec
 from api.text.loops import EVERY, WINDOW, RepetitionWatch, Track
 from api.text.periods import KEY, Run, runs
-from api.text.repetition import Nature, Prompt, RepetitionTrigger, nature, whole_words
+from api.text.repetition import Nature, Prompt, RepetitionTrigger, holds_turned, nature, numbers, whole_words
 from runtime.types import RepetitionPolicy, TokenOutput
 from tests.api.fakes import TOKENIZER, ids_of
 from tests.repetition.tables import all_texts
@@ -24,8 +25,8 @@ MOST = 4500
 
 NOT_BY_STRICT = re.compile(r"loop: four lines|heard: (Explain how a car|Summarise the plot)")
 NOT_BY_SAFE = re.compile(
-    rf"{NOT_BY_STRICT.pattern}|loop: one letter|heard: (List all|Draw|Write an HTML|import|Chapter"
-    "|User|Write a bash|Make a table|SELECT|Monday)"
+    rf"{NOT_BY_STRICT.pattern}|loop: one letter|heard: (List all|Draw|Write an HTML|import|Chapter|Plan"
+    "|Prove|Why is|User|Write a bash|Make a table|SELECT|Monday)"
 )
 """Loops of which there is not enough to say: of words or counted ones less than what a prompt may ask for, of code and
 figures less than what somebody may want."""
@@ -92,7 +93,7 @@ def test_strict_ends_a_word_that_is_said_fifty_times_and_safe_does_not() -> None
 
 
 def test_safe_has_more_patience_with_what_the_prompt_says() -> None:
-    text = " I shall be good" * 300
+    text = " I shall be good" * 600
     unasked, asked = ended(text, SAFE, "Hello"), ended(text, SAFE, "Write a hundred times: i shall be GOOD!")
     assert unasked
     assert asked
@@ -162,6 +163,35 @@ def test_a_unit_may_begin_within_a_word() -> None:
     assert sorted(whole_words("ana split ban")) == ["banana", "split"]
     assert Prompt(lambda: "Say: Banana split!").says("ana split ban")
     assert not Prompt(lambda: "Say: split the bananas").says("ana split ban")
+
+
+@given(st.lists(st.sampled_from("ab"), max_size=12), st.lists(st.sampled_from("ab"), min_size=1, max_size=6))
+def test_a_circle_is_found_wherever_it_is_cut(text: list[str], words: list[str]) -> None:
+    turned = [words[at:] + words[:at] for at in range(len(words))]
+    places = range(len(text) - len(words) + 1)
+    there = any(text[at : at + len(words)] in turned for at in places)
+    assert holds_turned(f" {' '.join(text)} ", words) is there
+
+
+def test_a_long_circle_is_compared_with_a_long_prompt_at_once() -> None:
+    words = [f"w{n}" for n in range(20_000)]
+    started_at = time.thread_time()
+    assert holds_turned(f" {' '.join(words[7:] + words[:7])} ", words)
+    assert not holds_turned(" a" * 200_000 + " ", ["a"] * 10_000 + ["b"])
+    assert time.thread_time() - started_at < 0.5
+
+
+def test_what_the_prompt_says_may_be_counted() -> None:
+    prompt = Prompt(lambda: "Write 300 times: I will not talk.")
+    assert prompt.says("7. I will not talk.\n17", counted=True)
+    assert not prompt.says("7. I will not talk.\n17")
+
+
+@pytest.mark.parametrize(
+    ("unit", "expected"), [("3 is 1.5.\n1", 2), ("Step 12.\n", 1), ("2. So it is.\n1", 1), ("no", 0)]
+)
+def test_the_numbers_of_a_round_are_counted_wherever_it_begins(unit: str, expected: int) -> None:
+    assert numbers(unit) == expected
 
 
 def test_what_was_held_back_for_a_stop_string_is_let_through_with_the_end(codec: HfCodec) -> None:

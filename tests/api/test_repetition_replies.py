@@ -16,7 +16,7 @@ pytestmark = pytest.mark.anyio
 Json = dict[str, object]
 CHATS, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 PROMPT: Json = {"model": "default", "prompt": "Hi"}
-LOOP = "I do not know what to say. " * 60
+LOOP = "I do not know what to say. " * 90
 SHORT_LOOP = "Yes! " * 40
 """Nothing to `safe`."""
 DETECTED: Json = {"finish_reason": "stop", "stop_reason": "repetition_detected", "stop_reason_detail": "phrase_loop"}

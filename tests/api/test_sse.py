@@ -60,7 +60,7 @@ async def test_a_reply_waits_until_its_request_is_all_there() -> None:
             for _ in parts:
                 await receive()  # type: ignore[operator]
 
-    scope = {"type": "http", "method": "POST", "path": "/"}
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": []}
     await CallKeeper(hasty_app)(scope, receive, send)  # type: ignore[arg-type]
     assert order == ["part", "part", "part", "http.response.start"]
 
@@ -75,7 +75,7 @@ async def test_a_reply_does_not_wait_for_ever_for_a_request(monkeypatch: pytest.
     async def hasty_app(_scope: object, _receive: object, send: object) -> None:
         await send({"type": "http.response.start", "status": 401, "headers": []})  # type: ignore[operator]
 
-    scope = {"type": "http", "method": "POST", "path": "/"}
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": []}
     await CallKeeper(hasty_app)(scope, None, send)  # type: ignore[arg-type]
     assert (b"connection", b"close") in sent[0]["headers"]  # type: ignore[operator]
 

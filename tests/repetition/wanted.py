@@ -1,5 +1,7 @@
 """Texts that repeat because somebody asked for it."""
 
+import random
+
 from tests.repetition.text import Kind, Text, lines
 
 SENTENCE = "the quick brown fox jumps over the very lazy dog"
@@ -7,6 +9,12 @@ PARAGRAPH = (
     "All work and no play makes Jack a dull boy. He sits at the window and counts the cars, and when it is dark he "
     "counts the lamps instead, until somebody calls him to the table."
 )
+HAIL = (
+    "Hail Mary, full of grace, the Lord is with thee. Blessed art thou among women, and blessed is the fruit of thy "
+    "womb, Jesus. Holy Mary, Mother of God, pray for us sinners, now and at the hour of our death. Amen.\n"
+)
+CHANCE = random.Random(4)
+FEELINGS = ("positive", "negative", "neutral")
 SONG = "Row, row, row your boat, gently down the stream. Merrily, merrily, merrily, merrily, life is but a dream.\n"
 
 WANTED = (
@@ -34,6 +42,15 @@ WANTED = (
     ("line of code, 100 times", 'print("hello")\n' * 100, 'Unroll: for i in range(100): print("hello")'),
     ("counted lines, 150", lines(*(f"Line {n} of the file." for n in range(1, 151))),
      "Write 150 lines: Line 1 of the file."),
+    ("punishment, 300 times, numbered", lines(*(f"{n}. I will not talk in class." for n in range(1, 301))),
+     'Write "I will not talk in class" 300 times, numbered.'),
+    ("decade of a rosary", HAIL * 10 + "Glory be to the Father, and to the Son, and to the Holy Spirit.\n", ""),
+    ("fade-out of a song", "Na, na, na, na-na-na na\nNa-na-na na, hey you\n" * 18, "How does it end?"),
+    ("times tables, in words", "".join(f"{a} times {b} is {a * b}. " for a in range(1, 16) for b in range(1, 16)), ""),
+    ("conversions", lines(*(f"{n} inches are equal to {n * 2.54:.2f} centimetres." for n in range(1, 201))), ""),
+    ("progress, 150 of 150", lines(*(f"Reading file {n} of 150, done." for n in range(1, 151))), ""),
+    ("what 95 reviews say", lines(*(f"The sentiment of this review is {CHANCE.choice(FEELINGS)}." for _ in range(95))),
+     "Say of each of these reviews how it feels."),
 )  # fmt: skip
 
 
