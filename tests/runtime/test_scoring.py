@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from runtime.engine import commands as c
-from runtime.mlx import loader, scoring
+from runtime.mlx import draw, loader, scoring
 from runtime.mlx.engine import MlxEngine
 from runtime.types import SequenceId, TokenOutput
 from tests.tiny import make_tiny_llama

@@ -40,7 +40,14 @@ class Answer:
 @dataclass(frozen=True, slots=True)
 class Run:
     answers: tuple[Answer, ...]
-    tokens_per_s: float
+    seconds: float
+
+    @property
+    def tokens_per_s(self) -> float:
+        return sum(len(answer.tokens) for answer in self.answers) / self.seconds
+
+    def __add__(self, other: "Run") -> "Run":
+        return Run(self.answers + other.answers, self.seconds + other.seconds)
 
 
 def prompts(number: int) -> list[str]:
@@ -60,7 +67,15 @@ def run(url: str, asked: Sequence[str], tokens: int, width: int, salt: str) -> R
     with httpx.Client(base_url=url, timeout=PATIENCE_S) as client, ThreadPoolExecutor(width) as pool:
         started = time.perf_counter()
         answers = tuple(pool.map(lambda prompt: ask(client, prompt, tokens, salt), asked))
-        return Run(answers, sum(len(answer.tokens) for answer in answers) / (time.perf_counter() - started))
+        return Run(answers, time.perf_counter() - started)
+
+
+def in_turns(urls: Sequence[str], asked: Sequence[str], tokens: int, width: int) -> list[Run]:
+    """One run each of two servers, half by half and crosswise, so that both meet the same machine."""
+    middle = len(asked) // 2
+    first = [run(url, asked[:middle], tokens, width, f"{width}") for url in urls]
+    second = [run(url, asked[middle:], tokens, width, f"{width}") for url in reversed(urls)]
+    return [one + other for one, other in zip(first, reversed(second), strict=True)]
 
 
 def agreement(run: Run, alone: Run) -> str:
@@ -86,7 +101,7 @@ def compare(model: Path, dtype: str, number: int, tokens: int) -> bool:
         alone: list[Run] = []
         good = True
         for width in WIDTHS:
-            runs = [run(server.url, asked, tokens, width, f"{width}") for server in (plain, steady)]
+            runs = in_turns([plain.url, steady.url], asked, tokens, width)
             alone = alone or runs
             cost = 1 - runs[1].tokens_per_s / runs[0].tokens_per_s
             said = [agreement(now, then) for now, then in zip(runs, alone, strict=True)]
