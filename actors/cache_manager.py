@@ -13,7 +13,7 @@ from actors.leases import Lease, Leases
 from actors.policies.budget import KvBudget
 from actors.policies.chunks import ANYWHERE, Chunks
 from actors.policies.pieces import root_of
-from actors.policies.prefix_cache import WORTH_TOKENS, Freed, Hit, PrefixCache
+from actors.policies.prefix_cache import WORTH_TOKENS, Freed, Hit, Plan, PrefixCache
 from actors.policies.tier import Entry
 from actors.snapshots import CacheSnapshot
 from runtime.engine.commands import (
@@ -160,7 +160,9 @@ class CacheManager(Actor[m.CacheWord]):
             self._prefixes.use(hit.entry)
             lease.cached_tokens, lease.hit_type = hit.tokens, hit.hit_type
         request = lease.request
-        plan = self._prefixes.plan(lease.root, lease.history, request.sampling.stop_ids, hit)
+        plan = Plan((), ())
+        if request.leaves_kv:
+            plan = self._prefixes.plan(lease.root, lease.history, request.sampling.stop_ids, hit)
         lease.pieces = plan.pieces
         lease.stops.extend(checkpoint.tokens for checkpoint in plan.checkpoints)
         self._scheduler.tell(m.KvLeased(request.request_id, lease.cached_tokens, lease.hit_type, plan.checkpoints))

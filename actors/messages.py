@@ -54,7 +54,7 @@ class Request:
     fresh: bool = False
     """No kept prefix serves it."""
     leaves_kv: bool = True
-    """What it held may be kept for others once it has left."""
+    """What it holds may be kept for others, on the way and once it has left."""
 
     @property
     def to_score(self) -> bool:

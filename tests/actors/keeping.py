@@ -70,11 +70,13 @@ class Keeping:
         salt: str = "",
         score_prompt: int | None = None,
         again: bool = False,
+        leaves_kv: bool = True,
     ) -> None:
         """Ask for a lease."""
         request = self.client.request(name, history, score_prompt=score_prompt, stop_ids=frozenset({END}))
+        request = replace(request, cache_salt=salt, leaves_kv=leaves_kv)
         self.sequences[name] = SequenceId(next(self._sequence_ids))
-        word = m.LeaseKv(replace(request, cache_salt=salt), self.sequences[name], tuple(history), again)
+        word = m.LeaseKv(request, self.sequences[name], tuple(history), again)
         self.actor.receive(word)
 
     def lease(self, name: str, history: Sequence[int], *, salt: str = "") -> m.KvLeased:

@@ -404,3 +404,11 @@ def test_a_state_that_the_engine_is_already_past_is_missing_and_its_checkpoints_
     keeping.engine.catch_up()
     assert [piece.stop for piece in keeping.engine.fake.stored.values()] == [100]
     assert hit(keeping.lease("r2", CHAT))[0] == 100
+
+
+def test_of_a_request_that_leaves_nothing_nothing_is_kept_on_the_way_either() -> None:
+    keeping = Keeping()
+    keeping.ask("r1", ids(0, 200), leaves_kv=False)
+    (answer,) = keeping.scheduler.take()
+    assert isinstance(answer, m.KvLeased)
+    assert answer.checkpoints == ()
