@@ -109,7 +109,13 @@ class MlxEngine:
     def _folder(self, path: Path, cache_dir: Path) -> KvFolder:
         """Where pieces of this model's caches outlive the engine."""
         key = model_key(
-            path, cache_dir=cache_dir, dtype=self._model.dtype, kv_bits=self._model.kv_bits, beat=self._beat
+            path,
+            cache_dir=cache_dir,
+            dtype=self._model.dtype,
+            kv_bits=self._model.kv_bits,
+            chunk_tokens=self._model.chunk_tokens,
+            invariant=self._model.invariant,
+            beat=self._beat,
         )
         try:
             return KvFolder(cache_dir, key, self._beat)

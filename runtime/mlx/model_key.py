@@ -33,9 +33,19 @@ Memo = dict[str, _Digest]
 """By the file's path, all links followed."""
 
 
-def model_key(model: Path, *, cache_dir: Path, dtype: str, kv_bits: int | None, beat: Beat) -> str:
+def model_key(
+    model: Path,
+    *,
+    cache_dir: Path,
+    dtype: str,
+    kv_bits: int | None,
+    chunk_tokens: int = 0,
+    invariant: bool = False,
+    beat: Beat,
+) -> str:
     """32 hexadecimal digits that change with the content of the directory `model`, with the type that it computes in,
-    with the form of its KV caches, and with what computes them.
+    with the form of its KV caches, and with what computes them. Fixed chunks (see LoadModel) have keys of their own:
+    what was computed in others is the same but for the last bits, and those are promised.
 
     Weights are read once: `cache_dir` keeps their digests, under the name `models.json`. Raises OSError if a file of
     the model cannot be read.
@@ -53,6 +63,8 @@ def model_key(model: Path, *, cache_dir: Path, dtype: str, kv_bits: int | None, 
         "versions": versions(),
         "format": kv_header.FORMAT,
     }
+    if chunk_tokens or invariant:
+        computed |= {"chunk_tokens": chunk_tokens, "invariant": invariant}
     return sha256(json.dumps(computed, sort_keys=True).encode()).hexdigest()[:32]
 
 

@@ -31,8 +31,18 @@ class Keys:
     def beat(self, _doing: str) -> None:
         self.chunks += 1
 
-    def of(self, model: Path, dtype: str = "float32", kv_bits: int | None = None) -> str:
-        return key.model_key(model, cache_dir=self.cache_dir, dtype=dtype, kv_bits=kv_bits, beat=self.beat)
+    def of(
+        self, model: Path, dtype: str = "float32", kv_bits: int | None = None, chunks: int = 0, invariant: bool = False
+    ) -> str:
+        return key.model_key(
+            model,
+            cache_dir=self.cache_dir,
+            dtype=dtype,
+            kv_bits=kv_bits,
+            chunk_tokens=chunks,
+            invariant=invariant,
+            beat=self.beat,
+        )
 
     def anew(self, model: Path) -> str:
         """The same with nothing remembered: a file that changes twice within a tick of the clock looks the same."""
@@ -100,6 +110,11 @@ def test_types_and_bits_and_devices_and_versions_have_keys_of_their_own(
         later.setattr(kv_header, "FORMAT", "troupe-kv-99")
         found.add(keys.of(model))
     assert len(found) == 7
+
+
+def test_fixed_chunks_and_batch_invariance_have_keys_of_their_own(keys: Keys, model: Path) -> None:
+    found = {keys.of(model), keys.of(model, chunks=64), keys.of(model, chunks=64, invariant=True)}
+    assert len(found) == 3
 
 
 def test_weights_are_read_once(keys: Keys, model: Path) -> None:
