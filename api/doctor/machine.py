@@ -74,7 +74,7 @@ def _is_taken(host: str, port: int) -> bool:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         socket.create_server((host, port), family=family).close()
-    except OSError:
+    except (OSError, UnicodeError):  # The latter of a host that cannot be a name.
         return True
     return False
 

@@ -90,6 +90,9 @@ def asked(model: AskedModel, *, device: str, memory: int, available: int) -> Ite
     what = f"model {model.name}"
     if model.trouble:
         yield Finding(State.BROKEN, what, model.trouble)
+    elif model.papers.damaged:
+        detail = f"{', '.join(model.papers.damaged)} cannot be read: an incomplete download, or damaged"
+        yield Finding(State.BROKEN, what, detail, "fetch it again")
     elif model.path is None:
         yield Finding(State.MISSING, what, "not fetched and converted yet", f"troupe pull {model.name}")
     else:

@@ -32,6 +32,8 @@ class ModelPapers:
     """How many numbers its weights are, were they not quantised."""
     bytes: int = 0
     """Of all weights, on disk."""
+    damaged: tuple[str, ...] = ()
+    """Files of weights that cannot be read, or hold none."""
 
     @property
     def stored_dtype(self) -> str | None:
@@ -45,14 +47,20 @@ def read_papers(path: Path) -> ModelPapers:
     quantised = _quantisation(config)
     stored: Counter[str] = Counter()
     elements = total = 0
+    damaged = []
     for file in sorted(path.glob(WEIGHTS)):
-        for name, kind, numbers, nbytes in _tensors(file):
+        tensors = _tensors(file)
+        if not tensors:
+            damaged.append(file.name)
+        for name, kind, numbers, nbytes in tensors:
             total += nbytes
             if kind in TYPES:
                 stored[TYPES[kind]] += nbytes
             elements += _elements(name, kind, numbers, quantised)
     bits = quantised.get("bits")
-    return ModelPapers(_declared(config), dict(stored), bits if isinstance(bits, int) else None, elements, total)
+    return ModelPapers(
+        _declared(config), dict(stored), bits if isinstance(bits, int) else None, elements, total, tuple(damaged)
+    )
 
 
 def _tensors(file: Path) -> list[tuple[str, str, int, int]]:

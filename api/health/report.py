@@ -5,9 +5,9 @@ from pathlib import Path
 import anyio
 from anyio.to_thread import run_sync
 
-from actors.snapshots import HouseSnapshot
+from actors.snapshots import HouseSnapshot, RoomState
 from api.context import ApiContext
-from api.health.check import Check, worst
+from api.health.check import Check, CheckStatus, worst
 from api.health.dtype import dtype_check
 from api.health.installed import Surroundings, surroundings
 from api.health.invariance import invariance_check
@@ -15,9 +15,17 @@ from api.health.memory import memory_check
 from api.health.papers import ModelPapers, read_papers
 from api.health.stops import stops_check
 from api.health.versions import versions_check
+from api.status import health
 from api.text.turn_ends import TurnEnds
 
 Json = dict[str, object]
+
+_STATES = {
+    RoomState.READY: CheckStatus.UNKNOWN,  # Alone it is no news.
+    RoomState.LOADING: CheckStatus.WARNING,
+    RoomState.RESTARTING: CheckStatus.ERROR,
+}
+"""What the state of the engine room does to the whole: while it loads nothing is answered, and a dead one is worse."""
 
 
 class HealthReport:
@@ -37,7 +45,8 @@ class HealthReport:
         return self._reply(self._context.desk.snapshot(), *self._found)
 
     def _reply(self, house: HouseSnapshot, papers: ModelPapers, ends: TurnEnds, here: Surroundings) -> Json:
-        settings, facts = self._context.settings, house.facts
+        # What was measured of an engine that is dead now says nothing of the one that comes.
+        settings, facts = self._context.settings, house.facts if house.room is RoomState.READY else None
         checks = {
             "dtype": dtype_check(settings.dtype, facts, papers),
             "eos_template": stops_check(ends, facts.vocab_size if facts else None),
@@ -46,7 +55,8 @@ class HealthReport:
             "batch_invariance": invariance_check(house.probe, house.scheduler, settings),
         }
         return {
-            "status": worst(check.status for check in checks.values()).value,
+            "status": worst([_STATES[house.room], *(check.status for check in checks.values())]).value,
+            "server": health(house),
             "model": self._context.model_id,
             "uptime_s": round(house.uptime_s, 3),
             "checks": {name: told(check) for name, check in checks.items()},

@@ -248,9 +248,12 @@ class HealthChecks(TypedDict):
 
 
 class HealthReport(TypedDict):
-    """`status` is the worst of all checks that know anything."""
+    """`status` is the worst of all checks that know anything, `warning` at least while the model is loaded, and `error`
+    while a dead engine is started anew."""
 
     status: Literal["ok", "warning", "error", "unknown"]
+    server: Literal["ok", "loading", "restarting", "draining"]
+    """As /health has it."""
     model: str
     uptime_s: float
     checks: HealthChecks

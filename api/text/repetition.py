@@ -126,7 +126,7 @@ COUNTED = {
         Nature.WORDS: Limit(tokens=200, repeats=6, span=1000, enough=24),
     },
 }
-"""By what repeats itself but for its numbers: one that counts. A round with more of them says something by them, as a row of a
+"""By what repeats itself but for its numbers: one that counts. A round with more says something by them, as a row of a
 table does, and is taken for one. Of figures alone nothing would be left to compare."""
 
 

@@ -104,7 +104,7 @@ def test_a_directory_that_tells_nothing_has_no_papers(tmp_path: Path) -> None:
     assert read_papers(tmp_path) == ModelPapers()
     (tmp_path / "config.json").write_text("[]")
     (tmp_path / "model.safetensors").write_bytes(b"no weights")
-    assert read_papers(tmp_path) == ModelPapers()
+    assert read_papers(tmp_path) == ModelPapers(damaged=("model.safetensors",))
 
 
 # --- eos_template ---

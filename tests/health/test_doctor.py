@@ -19,7 +19,7 @@ from api.doctor import models
 from api.doctor.compute import Compute, compute
 from api.doctor.finding import Finding, State, as_json, exit_status, show
 from api.doctor.installation import installation
-from api.doctor.machine import Machine, room
+from api.doctor.machine import Machine, look, room
 from api.doctor.models import AskedModel, asked, on_disk
 from api.doctor.running import RunningServer, ask, server
 from api.health.check import Check, CheckStatus
@@ -164,6 +164,10 @@ def test_what_a_machine_lacks_is_found(machine: Machine, what: str, state: State
     assert (finding.mend is None) == (mend is None)
 
 
+def test_a_host_that_cannot_be_a_name_is_told_like_one_that_is_not_there() -> None:
+    assert look(Settings(host="a..b"), has_default=True).port_taken
+
+
 def test_a_container_whose_limit_is_counted_with_is_ok() -> None:
     small = replace(MACHINE, container_limit=4 << 30)
     assert found(room(small, Settings(kv_memory_mb=512)), "container").state is OK
@@ -252,6 +256,14 @@ def test_a_model_is_looked_for_by_its_path_and_by_its_name(tmp_path: Path) -> No
         assert (looked.path, looked.trouble[: len(trouble)]) == (None, trouble)
     (tmp_path / "new.gguf").touch()
     assert models.look(str(tmp_path / "new.gguf"), here, trust_remote_code=False).trouble == ""
+
+
+def test_weights_that_end_too_early_are_found(tmp_path: Path) -> None:
+    path = make_tiny_llama(tmp_path / "tiny")
+    weights = path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    finding = found(judged(models.look(str(path), (), trust_remote_code=False)), f"model {path}")
+    assert (finding.state, "model.safetensors cannot be read" in finding.detail) == (BROKEN, True)
 
 
 def test_a_model_that_cannot_be_loaded_says_why(tmp_path: Path) -> None:

@@ -72,6 +72,17 @@ async def test_a_healthy_server_is_ok_but_for_what_nobody_looks_at(model: Path, 
     }
 
 
+@pytest.mark.parametrize(("room", "status"), [(RoomState.LOADING, "warning"), (RoomState.RESTARTING, "error")])
+async def test_a_server_without_an_engine_is_never_fine(
+    model: Path, anyio_backend: str, room: RoomState, status: str
+) -> None:
+    """The facts of a dead engine are still there."""
+    reply = await call(served(model, anyio_backend, snapshot(room)), "GET", ROUTE)
+    assert (reply.json["status"], reply.json["server"]) == (status, room.value)
+    checks = cast("dict[str, Json]", reply.json["checks"])
+    assert checks["dtype"]["status"] == "unknown"
+
+
 async def test_it_is_behind_the_key_and_health_is_not(model: Path, anyio_backend: str) -> None:
     app = served(model, anyio_backend, api_key="s3cret")
     assert (await call(app, "GET", ROUTE)).status == 401
