@@ -41,6 +41,7 @@ soak: $(VENV)/.dev
 	$(BIN)/python -m tests.soak.conversations
 	$(BIN)/python -m tests.soak.low_memory
 	$(BIN)/python -m tests.soak.lookups
+	$(BIN)/python -m tests.soak.watched
 	$(BIN)/python -m tests.soak.repetition
 
 fuzz: $(VENV)/.dev
