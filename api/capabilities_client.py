@@ -144,9 +144,8 @@ def fetch_capabilities(url: str, api_key: str | None = None, *, timeout_s: float
     where = url.rstrip("/").removesuffix("/v1") + "/v1/capabilities"
     if not where.startswith(("http://", "https://")):
         raise CapabilitiesError(f"{url!r} is not an http:// or https:// address")
-    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     try:
-        request = urllib.request.Request(where, headers=headers)  # noqa: S310 (http and https alone come here)
+        request = urllib.request.Request(where, headers=authorization(api_key))  # noqa: S310 (http, https)
         with OPENER.open(request, timeout=timeout_s) as reply:
             body = json.loads(reply.read(LONGEST_REPLY))
     except urllib.error.HTTPError as error:
@@ -157,6 +156,11 @@ def fetch_capabilities(url: str, api_key: str | None = None, *, timeout_s: float
     if problem := _mismatch(body, Capabilities, "the reply"):
         raise CapabilitiesError(f"{where} is not a Troupe server of this version: {problem}")
     return cast("Capabilities", body)
+
+
+def authorization(api_key: str | None) -> dict[str, str]:
+    """The header that shows the key: UTF-8, in the one character per byte that urllib wants."""
+    return {"Authorization": f"Bearer {api_key}".encode().decode("latin-1")} if api_key else {}
 
 
 def summarize_capabilities(caps: Capabilities) -> Summary:

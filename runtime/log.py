@@ -1,4 +1,4 @@
-"""Log lines as text or as JSON: one record is one line, and nothing that a client wrote is in them.
+"""Log lines as text or as JSON: one record is one line, and of what a client wrote the path alone is in them.
 
 What an exception says may quote a prompt, so only the loggers of floors that never see text repeat it.
 """
@@ -38,6 +38,9 @@ FIELDS = (
 SPEAKING = frozenset({"troupe.engine", "troupe.engine_room", "troupe.supervisor", "troupe.server"})
 """Loggers of what sees tokens and tensors, never text: their tracebacks have the exceptions' own words."""
 
+QUOTING = ("opentelemetry.baggage", "opentelemetry.trace.span")
+"""Loggers of libraries whose warnings repeat a client's headers."""
+
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """What could end a line, or make a terminal show another one."""
 
@@ -54,6 +57,8 @@ def configure(log_format: str, level: str) -> None:
     severity = logging.getLevelNamesMapping()[level.upper()]
     logging.basicConfig(level=max(severity, logging.INFO), handlers=[handler])
     logging.getLogger("troupe").setLevel(severity)
+    for name in QUOTING:
+        logging.getLogger(name).setLevel(logging.ERROR)
     logging.captureWarnings(True)
     if log_format == "json":
         sys.excepthook = _say_crash

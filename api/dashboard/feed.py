@@ -55,7 +55,8 @@ class Server:
 
     def client(self) -> httpx.AsyncClient:
         """Proxies are not asked: a server is watched from near."""
-        headers = {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
+        # In bytes, for httpx takes text for ASCII and a key may be anything.
+        headers = {b"Authorization": f"Bearer {self.api_key}".encode()} if self.api_key else {}
         verify = ssl.create_default_context() if self.url.startswith("https:") else False
         timeout = httpx.Timeout(5.0, read=self.interval_s + SILENCE_S)
         return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=timeout, verify=verify, trust_env=False)

@@ -7,7 +7,7 @@ from http.client import HTTPException
 from urllib.error import HTTPError
 from urllib.request import Request
 
-from api.capabilities_client import LONGEST_REPLY, OPENER
+from api.capabilities_client import LONGEST_REPLY, OPENER, authorization
 from api.doctor.finding import Finding, State
 
 _STATES = {"ok": State.OK, "unknown": State.MISSING, "warning": State.SLOW, "error": State.BROKEN}
@@ -45,9 +45,9 @@ def ask(url: str, api_key: str | None, *, timeout_s: float = 3.0) -> RunningServ
 
 def _get(url: str, api_key: str | None, timeout_s: float) -> tuple[int, dict[str, object]]:
     """Status and body; 0 and nothing where there is no server, nothing where the reply is no JSON object."""
-    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    request = Request(url, headers=authorization(api_key))  # noqa: S310 (checked by `ask`)
     try:
-        with OPENER.open(Request(url, headers=headers), timeout=timeout_s) as reply:  # noqa: S310 (checked by `ask`)
+        with OPENER.open(request, timeout=timeout_s) as reply:
             code, text = reply.status, reply.read(LONGEST_REPLY)
     except HTTPError as error:
         with error:

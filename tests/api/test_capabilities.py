@@ -26,7 +26,7 @@ from runtime.settings import Settings
 from tests.api.calling import call
 from tests.api.fakes import API_FACTS, FakeDesk, make_app, served, snapshot
 
-KEY = "s3cret"
+KEY = "s3crét 密"
 
 
 def described(**settings: object) -> Capabilities:

@@ -171,11 +171,12 @@ def as_in_a_new_process() -> Iterator[io.StringIO]:
         logging.captureWarnings(False)
 
 
-def test_libraries_say_nothing_below_info_whatever_the_level() -> None:
-    """HTTP/2's says there what headers it decodes, and keys are among them."""
+def test_libraries_do_not_say_what_is_in_headers() -> None:
+    """HTTP/2's says below info what it decodes, and keys are among that; OpenTelemetry's repeats what it cannot read."""
     with as_in_a_new_process() as written:
         log.configure("text", "debug")
         logging.getLogger("hpack").debug("authorization: Bearer %s", SECRET)
+        logging.getLogger("opentelemetry.baggage.propagation").warning("Baggage header `%s` is too long", SECRET)
         logging.getLogger("troupe.x").debug("seen")
     assert SECRET not in written.getvalue()
     assert "seen" in written.getvalue()

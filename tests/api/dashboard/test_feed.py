@@ -88,12 +88,12 @@ async def test_a_house_that_drains_is_asked_on_and_not_taken_for_lost(app: Quart
 async def test_a_missing_key_a_wrong_one_and_the_right_one(
     desk: FakeDesk, fresh_codec: HfCodec, anyio_backend: str
 ) -> None:
-    async with served(make_app(desk, fresh_codec, anyio_backend, api_key="sesame")) as port:
+    async with served(make_app(desk, fresh_codec, anyio_backend, api_key="Sésam 芝麻")) as port:
         async with following(port) as listener:
             await listener.until_lost("it wants a key (--api-key or TROUPE_API_KEY)")
         async with following(port, api_key="guess") as listener:
             await listener.until_lost("its key is another one")
-        async with following(port, api_key="sesame") as listener:
+        async with following(port, api_key="Sésam 芝麻") as listener:
             await listener.until_a_snapshot()
 
 
