@@ -45,8 +45,8 @@ def ask(url: str, api_key: str | None, *, timeout_s: float = 3.0) -> RunningServ
 
 def _get(url: str, api_key: str | None, timeout_s: float) -> tuple[int, dict[str, object]]:
     """Status and body; 0 and nothing where there is no server, nothing where the reply is no JSON object."""
-    request = Request(url, headers=authorization(api_key))  # noqa: S310 (checked by `ask`)
     try:
+        request = Request(url, headers=authorization(api_key))  # noqa: S310 (checked by `ask`)
         with OPENER.open(request, timeout=timeout_s) as reply:
             code, text = reply.status, reply.read(LONGEST_REPLY)
     except HTTPError as error:

@@ -172,7 +172,7 @@ def as_in_a_new_process() -> Iterator[io.StringIO]:
 
 
 def test_libraries_do_not_say_what_is_in_headers() -> None:
-    """HTTP/2's says below info what it decodes, and keys are among that; OpenTelemetry's repeats what it cannot read."""
+    """HTTP/2's says below info what it decodes, keys among it, and OpenTelemetry's repeats what it cannot read."""
     with as_in_a_new_process() as written:
         log.configure("text", "debug")
         logging.getLogger("hpack").debug("authorization: Bearer %s", SECRET)
