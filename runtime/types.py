@@ -228,7 +228,7 @@ class CancelCause(StrEnum):
 
     CLIENT_LEFT = "client_left"
     STOP_STRING = "stop_string"
-    """The text floor saw one of the request's stop strings, the end of the only call that it may have, or repetition."""
+    """The text floor saw a stop string, the end of the only call that the request may make, or repetition."""
     DEADLINE = "deadline"
     STALLED = "stalled"
     """The client stopped reading."""

@@ -266,12 +266,13 @@ def make_app(desk: FrontDesk, codec: HfCodec, backend: str, **settings: object) 
 
 
 @asynccontextmanager
-async def served(app: Quart, *, header_s: float = 5.0, port: int = 0) -> AsyncIterator[int]:
-    """Serve `app` with Hypercorn, set up as the server sets it up, on a loopback port; gives the port (0 picks one)."""
+async def served(app: Quart, *, header_s: float = 5.0, port: int = 0, closing_s: float = 1.0) -> AsyncIterator[int]:
+    """Serve `app` with Hypercorn, set up as the server sets it up, on a loopback port; gives the port (0 picks one).
+    In the end streams have `closing_s` to end by themselves."""
     listener = socket.create_server(("127.0.0.1", port))
     port = int(listener.getsockname()[1])
     config = http_config(listener)
-    config.graceful_timeout = 1
+    config.graceful_timeout = closing_s
     config.keep_alive_timeout = header_s
     listener.detach()
     stop = anyio.Event()

@@ -73,7 +73,7 @@ async def test_a_server_that_comes_back_is_followed_again(
     async with following(port) as listener:
         for _ in range(2):
             await listener.until_lost("nobody listens there")
-            async with served(make_app(desk, fresh_codec, anyio_backend), port=port):
+            async with served(make_app(desk, fresh_codec, anyio_backend), port=port, closing_s=0.1):
                 await listener.until_a_snapshot()
 
 
