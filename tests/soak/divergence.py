@@ -20,13 +20,14 @@ import mlx.core as mx
 from api.bench.models import make_tiny
 from runtime.models.resolve import resolve
 from tests.e2e.process import ServerProcess
+from tests.soak.hardships import survives
 from tests.tiny import CORPUS
 
 WIDTHS = (1, 2, 8, 32)
 PATIENCE_S = 1800.0
 FLAGS = ("--runtime-mode", "batched", "--log-level", "warning", "--timeout", "1800")
 WORDS = " ".join(CORPUS).split()
-PART_NAMES = ("tiny", "default", "tiny-bfloat16", "default-bfloat16", "planted")
+PART_NAMES = ("tiny", "default", "tiny-bfloat16", "default-bfloat16", "hardships", "planted")
 INTERVAL_S = 10.0
 STREAMS = 8
 
@@ -206,6 +207,7 @@ def main(parts: Sequence[str]) -> int:
             "default": lambda: compare(big, "auto", 50, 128),
             "tiny-bfloat16": lambda: compare(tiny, "bfloat16", 50, 128),
             "default-bfloat16": lambda: compare(big, "bfloat16", 8, 32),
+            "hardships": lambda: survives(Path(folder) / "small"),
             "planted": lambda: planted(tiny),
         }
         for part in parts:
