@@ -1,4 +1,4 @@
-"""Who comes on stage next, and who makes way: what nobody waits for never delays others, and yet gets done."""
+"""Who comes on stage next, and who makes way: what nobody waits for takes nobody's place, and yet gets done."""
 
 from dataclasses import dataclass
 from enum import StrEnum
