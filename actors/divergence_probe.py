@@ -145,10 +145,13 @@ class DivergenceProbe(Actor[m.ProbeWord]):
             self._scheduler.tell(m.Cancel(name, CancelCause.OPERATOR))
 
     def _end(self, round_: Round) -> None:
+        tallies = round_.tallies()
+        if not tallies:
+            self._give_up("there was nothing to compare")
+            return
         self._round = None
         self._rounds += 1
         self._ended_at = self._now
-        tallies = round_.tallies()
         self._tallies |= tallies
         for cause, tally in tallies.items():
             self._judge(cause, tally)

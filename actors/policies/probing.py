@@ -7,7 +7,7 @@ from runtime.types import DivergenceCause, Sampling
 MOST_PROMPTS = 16
 MOST_CANDIDATES = 8
 """How many samples of the traffic wait for the next round."""
-MOST_CANDIDATE_TOKENS = 256
+MOST_CANDIDATE_TOKENS = 128
 """Output tokens that are computed again of each; the output is greedy, so its beginning has to be the same."""
 PROBE_TOKENS = 32
 """Output tokens of each probe."""

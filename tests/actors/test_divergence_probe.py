@@ -134,6 +134,13 @@ def test_what_does_not_fit_into_the_context_is_left_out() -> None:
     assert [each.prompt_ids for each in probing.tick(0.0)] == [(4, 5)]
 
 
+def test_a_round_that_compares_nothing_says_nothing_and_is_given_up() -> None:
+    probing = Probing(facts=replace(FACTS, context_tokens=20))
+    assert probing.tick(0.0) == []
+    assert probing.measured() == []
+    assert (probing.actor.snapshot().rounds, probing.actor.snapshot().given_up) == (0, 1)
+
+
 @pytest.mark.parametrize("who", ["company", "traffic"])
 def test_answers_that_differ_in_company_are_a_divergence_until_they_do_not(
     who: str, caplog: pytest.LogCaptureFixture
@@ -209,7 +216,7 @@ def test_a_candidate_is_computed_again_alone_as_far_as_it_came() -> None:
     short, long = [each for each in probing.tick(0.0) if kind(each) == "traffic"]
     assert (short.prompt_ids, short.sampling) == ((7, 8), greedy(5))
     assert (short.apart, short.fresh, short.background, short.leaves_kv) == (True, True, True, False)
-    assert long.sampling == greedy(256)
+    assert long.sampling == greedy(128)
     probing.finish(short)
     probing.finish(long)
     for each in probing.scheduler.take():
