@@ -116,7 +116,8 @@ def test_status_with_a_request_under_way(tiny_server: ServerProcess) -> None:
     assert status["total_completion_tokens"] >= 5
     assert set(status["metal"]) == set(MEMORY)
     assert status["cache"].keys() >= {"type", "entries", "hit_rate", "memory_mb"}
-    assert status["runtime"] == {"active_concurrency": 1, "peak_concurrency": 1}, "one by one"
+    one_by_one = {"active_concurrency": 1, "peak_concurrency": 1, "mode": "simple", "serialized": False}
+    assert status["runtime"] == one_by_one
     (request,) = status["requests"]
     assert kinds(request, REQUEST) == REQUEST
     assert (request["phase"], request["max_tokens"]) == ("generation", LONG)
