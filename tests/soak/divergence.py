@@ -1,6 +1,7 @@
 """What company changes about answers, without and with --batch-invariant, and what that costs; then a planted
 divergence: found, acted on, and cleared when it ends. `python -m tests.soak.divergence PART …` (`make divergence`)."""
 
+import json
 import random
 import shutil
 import signal
@@ -16,8 +17,10 @@ from pathlib import Path
 
 import httpx
 import mlx.core as mx
+from mlx.utils import tree_flatten
 
 from api.bench.models import make_tiny
+from runtime.mlx import loader
 from runtime.models.resolve import resolve
 from tests.e2e.process import ServerProcess
 from tests.soak.hardships import survives
@@ -116,15 +119,14 @@ def compare(model: Path, dtype: str, number: int, tokens: int) -> bool:
 
 
 def in_bfloat16(model: Path, target: Path) -> Path:
-    """A copy of a model with all its weights in bfloat16."""
-    shutil.copytree(model, target)
-    for file in target.glob("*.safetensors"):
-        loaded = mx.load(str(file))
-        assert isinstance(loaded, dict)
-        weights = {name: array.astype(mx.bfloat16) for name, array in loaded.items()}
-        mx.eval(weights)
-        file.unlink()
-        mx.save_safetensors(str(file), weights, metadata={"format": "mlx"})
+    """A copy of a model with all its weights in bfloat16; quantised ones are widened first."""
+    shutil.copytree(model, target, ignore=shutil.ignore_patterns("*.safetensors*"))
+    loaded = loader.load(model, trust_remote_code=False, dtype="bfloat16")
+    weights = dict(tree_flatten(loaded.model.parameters()))
+    mx.save_safetensors(str(target / "model.safetensors"), weights, metadata={"format": "mlx"})
+    config = json.loads((model / "config.json").read_text())
+    plain = {key: value for key, value in config.items() if not key.startswith("quantization")}
+    (target / "config.json").write_text(json.dumps(plain))
     return target
 
 
