@@ -44,9 +44,11 @@ def made_invariant(loaded: LoadedModel, beat: Beat) -> LoadedModel:
     loaded = replace(loaded, invariant=True)
     beat("trying company")
     with _blaming_the_model():
-        if not _attends_as_ever(loaded, beat):
+        prompts = [_noise(tokens + 1, loaded.vocab_size) for tokens in TRIED_TOKENS]
+        caches = [loaded.computed(prompt, (), beat).caches for prompt in prompts]
+        if not _attends_as_ever(loaded, prompts, caches):
             raise ModelError(f"{IMPOSSIBLE}: its code attends in a way of its own")
-        if not _company_is_nothing(loaded, beat):
+        if not _company_is_nothing(loaded, prompts, caches, beat):
             raise ModelError(
                 f"{IMPOSSIBLE} on this device: "
                 "its steps give other results in company, although products and attention do not"
@@ -74,13 +76,12 @@ def _refusal(loaded: LoadedModel) -> str | None:
     return None
 
 
-def _attends_as_ever(loaded: LoadedModel, beat: Beat) -> bool:
+def _attends_as_ever(loaded: LoadedModel, prompts: Sequence[tuple[int, ...]], caches: Sequence[Caches]) -> bool:
     """Whether a step comes to about what it does with mlx-lm's own caches. A model that does its attention by itself
     would attend to the room behind its rows, or forget what it masks, the same in any company."""
-    for prompt in (_noise(tokens + 1, loaded.vocab_size) for tokens in TRIED_TOKENS):
-        caches = loaded.computed(prompt, (), beat).caches
-        here = _logits(loaded, prompt[-1], merge([caches], are_aligned=True))
-        there = _logits(loaded, prompt[-1], merge([caches]))
+    for prompt, own in zip(prompts, caches, strict=True):
+        here = _logits(loaded, prompt[-1], merge([own], are_aligned=True))
+        there = _logits(loaded, prompt[-1], merge([own]))
         near = mx.linalg.norm(here - there) <= MOST_APART * mx.linalg.norm(there - there.mean())
         if not near.item():
             return False
@@ -92,10 +93,10 @@ def _logits(loaded: LoadedModel, token: int, merged: Caches) -> mx.array:
     return logits.astype(mx.float32)
 
 
-def _company_is_nothing(loaded: LoadedModel, beat: Beat) -> bool:
+def _company_is_nothing(
+    loaded: LoadedModel, prompts: Sequence[tuple[int, ...]], caches: Sequence[Caches], beat: Beat
+) -> bool:
     """Whether rows of several lengths have the same logits alone, by twos, all together and in a crowd."""
-    prompts = [_noise(tokens + 1, loaded.vocab_size) for tokens in TRIED_TOKENS]
-    caches = [loaded.computed(prompt, (), beat).caches for prompt in prompts]
     together = _steps(loaded, prompts, caches)
     crowd = _steps(
         loaded, [each for each in prompts for _ in range(COPIES)], [c for c in caches for _ in range(COPIES)], 1
